@@ -1,0 +1,62 @@
+"""sdekit: SDE solvers in PyTorch whose convergence is verified."""
+
+from sdekit import grids, score
+from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
+from sdekit.driver import solve
+from sdekit.dynamics import sde
+from sdekit.errors import SdekitError
+from sdekit.laws import Empirical, Gaussian, GaussianMixture
+from sdekit.ornstein_uhlenbeck import OU, Brownian
+from sdekit.processes import EDM, VE, VP, Cosine, DiscreteVE, DiscreteVP, Flow, SubVP
+from sdekit.reverse import probability_flow, reverse_time
+from sdekit.score import exact_score
+from sdekit.solution import Solution, Status
+from sdekit.steppers import (
+    DDIM,
+    RK4,
+    STEPPERS,
+    DPMpp2M,
+    Euler,
+    EulerMaruyama,
+    ExactLinear,
+    Heun,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DDIM",
+    "EDM",
+    "OU",
+    "RK4",
+    "STEPPERS",
+    "VE",
+    "VP",
+    "Brownian",
+    "BrownianGrid",
+    "Cosine",
+    "DPMpp2M",
+    "DiscreteVE",
+    "DiscreteVP",
+    "Empirical",
+    "Euler",
+    "EulerMaruyama",
+    "ExactLinear",
+    "Flow",
+    "Gaussian",
+    "GaussianMixture",
+    "Heun",
+    "Increment",
+    "RecordedBrownian",
+    "SdekitError",
+    "Solution",
+    "Status",
+    "SubVP",
+    "exact_score",
+    "grids",
+    "probability_flow",
+    "reverse_time",
+    "score",
+    "sde",
+    "solve",
+]

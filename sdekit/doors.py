@@ -1,0 +1,121 @@
+"""The checks at the door of :func:`sdekit.solve`, and what it fills in when it is not told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sdekit import grids, random
+from sdekit.brownian import BrownianPath, Noise, PathNoise, StepNoise
+from sdekit.dynamics import SDE, noise_shape
+from sdekit.errors import SdekitError
+from sdekit.linear import LinearProcess
+from sdekit.observe import finite_samples
+from sdekit.reverse import Reverse
+from sdekit.steppers import registry
+from sdekit.steppers.base import Prepared, Stepper
+
+
+def check_state(x: Tensor) -> None:
+    """Refuse initial states that no solver can use."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise SdekitError(f"The initial state must be a floating-point tensor; got {kind}. Use x.to(torch.float64).")
+    if x.ndim < 2 or x.numel() == 0:
+        raise SdekitError(
+            f"The initial state must have shape (batch, *event); got {tuple(x.shape)}. Use x[:, None] for scalars."
+        )
+    bad = int((~finite_samples(x)).sum())
+    if bad:
+        raise SdekitError(f"The initial state has NaN or Inf in {bad} of {len(x)} samples.")
+
+
+def check_times(sde: SDE, nodes: Tensor) -> None:
+    """Refuse a grid that runs the wrong way, leaves the process's time range, or meets a singular time."""
+    first, last = float(nodes[0]), float(nodes[-1])
+    way = "increasing" if last > first else "decreasing"
+    if sde.direction == "increasing" and way == "decreasing":
+        raise SdekitError(
+            f"A forward SDE cannot be solved from t = {first:g} down to {last:g}: rewinding it does not undo the "
+            "noise. Use reverse_time(process, score) or probability_flow(process, score), or grid.flip(0) to go forwards."
+        )
+    if sde.direction == "decreasing" and way == "increasing":
+        raise SdekitError(
+            f"A reverse-time SDE runs from noise to data; this grid increases from {first:g} to {last:g}. Use grid.flip(0)."
+        )
+    process = sde.process if isinstance(sde, Reverse) else sde
+    schedule = process.schedule if isinstance(process, LinearProcess) else None
+    if schedule is None:
+        return
+    low, high = min(first, last), max(first, last)
+    if low < 0.0 or high > schedule.end:
+        raise SdekitError(
+            f"The grid spans [{low:g}, {high:g}], outside [0, {schedule.end:g}], the time range of {type(process).__name__}."
+        )
+    singular = [schedule.signalless] + ([schedule.noiseless] if isinstance(sde, Reverse) else [])
+    for t in (low, high):
+        if t in singular:
+            raise SdekitError(
+                f"{type(process).__name__} is singular at t = {t:g}: end the grid before it (t_min = {process.t_min:g}, "
+                f"t_max = {process.t_max:g} are the defaults), and use end='denoise' for the last bit of noise."
+            )
+
+
+def grid_of(sde: SDE, grid: Tensor | Sequence[float] | None, steps: int | None) -> Tensor:
+    """The grid that was given, or the default one, checked against the problem."""
+    if grid is not None and steps is not None:
+        raise SdekitError(f"Give a grid or steps, not both; got a grid and steps = {steps}.")
+    nodes = grids.from_times(default_grid(sde, steps) if grid is None else grid)
+    check_times(sde, nodes)
+    return nodes
+
+
+def default_stepper(sde: SDE) -> Stepper:
+    """The best that is known for few steps on this kind of problem."""
+    if isinstance(sde, Reverse) and sde.schedule is not None and sde.eta <= 1.0:
+        return registry.get("dpmpp-2m" if sde.eta == 0.0 else "ddim")
+    if isinstance(sde, LinearProcess):
+        return registry.get("exact-linear")
+    return registry.get("rk4" if sde.noise_type == "none" else "euler-maruyama")
+
+
+def default_grid(sde: SDE, steps: int | None) -> Tensor:
+    """``steps`` steps over the process's default range, uniform in log-SNR where there is a schedule."""
+    process = sde.process if isinstance(sde, Reverse) else sde
+    if steps is None or not isinstance(process, LinearProcess):
+        raise SdekitError(
+            "Give a grid (see sk.grids), or steps=N for a process that knows its time range; "
+            f"got grid=None, steps={steps}."
+        )
+    if not isinstance(sde, Reverse):
+        return grids.uniform(process, steps).flip(0)
+    return (grids.uniform if process.schedule is None else grids.log_snr)(process, steps)
+
+
+def noise_source(
+    sde: SDE,
+    x: Tensor,
+    prepared: Prepared,
+    start: float,
+    noise: int | BrownianPath | None,
+    paths: Sequence[int] | Tensor | None,
+) -> Noise | None:
+    """Where the driver draws from; None for a deterministic run."""
+    if not any(prepared.draws):
+        return None
+    if noise is None:
+        raise SdekitError("This problem is stochastic: give noise=seed (an integer), or a Brownian path.")
+    event = x.shape[1:] if prepared.noise_like_state else noise_shape(sde, start, x)
+    if isinstance(noise, int):
+        keys = random.path_keys(noise, len(x) if paths is None else paths, x.device)
+        if len(keys) != len(x):
+            raise SdekitError(f"paths has {len(keys)} entries for {len(x)} samples: give one per sample.")
+        return StepNoise(keys, event, x.dtype)
+    if paths is not None:
+        raise SdekitError("paths belongs to noise=seed; a Brownian path has its own paths= argument.")
+    if tuple(noise.shape) != (len(x), *event):
+        raise SdekitError(
+            f"The Brownian path has shape {tuple(noise.shape)}; this problem needs {(len(x), *event)}: a noise for every sample."
+        )
+    return PathNoise(noise, x.dtype)

@@ -1,0 +1,222 @@
+"""The driver: one loop for every problem, every stepper and every kind of noise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sdekit import doors
+from sdekit.brownian import BrownianPath, Noise
+from sdekit.dynamics import SDE
+from sdekit.errors import SdekitError, unknown_name
+from sdekit.observe import Counter, finite_samples, observe
+from sdekit.reverse import Reverse
+from sdekit.score import centred, conversion
+from sdekit.solution import Solution, Statistics, Status, versions
+from sdekit.steppers import registry
+from sdekit.steppers.base import Prepared, Stepper
+
+End = Literal["stop", "denoise"]
+Save = Literal["final", "all"] | Tensor | Sequence[float]
+Progress = bool | Callable[[int, int], None]
+
+_LOOK_EVERY = 64  # steps between looks at whether any sample is still finite: each costs a host sync
+
+
+def solve(
+    sde: SDE,
+    x: Tensor,
+    grid: Tensor | Sequence[float] | None = None,
+    stepper: str | Stepper | None = None,
+    *,
+    noise: int | BrownianPath | None = None,
+    paths: Sequence[int] | Tensor | None = None,
+    save: Save = "final",
+    end: End = "stop",
+    steps: int | None = None,
+    progress: Progress = False,
+    max_steps: int = 100_000,
+    max_seconds: float | None = None,
+) -> Solution:
+    r"""Solve an SDE or ODE from ``x`` along ``grid``.
+
+    Gradients are recorded as everywhere in torch: sample under ``torch.no_grad()`` unless you want them.
+
+    Args:
+        sde: A forward process, ``sk.sde(...)``, a reverse-time SDE or a probability flow.
+        x: Initial states, shape (B, *E), floating point.
+        grid: Times from first to last, as from :mod:`sdekit.grids`; decreasing for a reverse problem.
+            Default: made from ``steps``, uniform in log-SNR backwards, in time forwards.
+        stepper: A registry name or a :class:`~sdekit.steppers.Stepper`. Default: ``dpmpp-2m`` for a flow
+            with a schedule, ``ddim`` for a reverse SDE with η ≤ 1, ``exact-linear`` for a forward process,
+            else ``rk4`` without noise and ``euler-maruyama`` with it.
+        noise: A seed, or a Brownian path. Required when the problem is stochastic.
+        paths: With a seed: the global path number of every sample (0 … B − 1 by default).
+        save: ``final``, ``all``, or times; times off the grid are added to it and stepped to.
+        end: After the last time of a reverse problem: ``stop``, or ``denoise``, which appends
+            $E[x_0 \mid x_t]$ at t = 0 for one more evaluation.
+        steps: Number of steps, when ``grid`` is left out.
+        progress: True for a bar, or a callable ``(done, total)``.
+        max_steps: Steps after which the run ends with a status.
+        max_seconds: Seconds after which the run ends with a status.
+
+    Returns:
+        The :class:`~sdekit.Solution`. A sample that meets NaN or Inf says so in its status and leaves
+        its neighbours alone.
+
+    Raises:
+        SdekitError: anything wrong with the arguments, before the first step.
+    """
+    doors.check_state(x)
+    chosen = registry.get(stepper) if stepper is not None else doors.default_stepper(sde)
+    registry.check(chosen, sde)
+    nodes = doors.grid_of(sde, grid, steps)
+    if end not in get_args(End):
+        raise unknown_name("end", end, get_args(End))
+    if end == "denoise" and not (isinstance(sde, Reverse) and sde.schedule is not None):
+        raise SdekitError("end='denoise' needs the reverse of a process with a schedule.")
+    saving = _Saving.of(nodes, save)
+    counter = Counter()
+    observed = observe(sde, counter, fields=chosen.spec.kind == "step")
+    prepared = chosen.prepare(observed, saving.times)
+    source = doors.noise_source(sde, x, prepared, saving.times[0], noise, paths)
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        report = _reporter(progress, stack)
+        loop = _Loop(prepared, source, saving, report, max_steps, max_seconds)
+        kept, done, cause = loop.run(x)
+    ts, xs = saving.gather(kept)
+    if end == "denoise" and cause is Status.SUCCESS:
+        ts, xs = _append_denoised(observed, ts, xs)
+    good = finite_samples(xs[-1])
+    status = torch.full((len(x),), cause, dtype=torch.int8, device=x.device)
+    status = status.masked_fill(~good, Status.NON_FINITE)
+    seconds = time.perf_counter() - started
+    stats = Statistics(done, counter.drift, counter.diffusion, counter.score, seconds)
+    provenance = {
+        **versions(),
+        "stepper": chosen.spec.name,
+        **_problem(sde, nodes),
+        "noise": noise if isinstance(noise, int) or noise is None else type(noise).__name__,
+        "paths": None if paths is None else torch.as_tensor(paths).tolist(),
+        "end": end,
+        "dtype": str(x.dtype).removeprefix("torch."),
+        "device": str(x.device),
+    }
+    return Solution(ts, xs, xs[-1], stats, status, provenance)
+
+
+def _problem(sde: SDE, nodes: Tensor) -> dict[str, Any]:
+    reverse = isinstance(sde, Reverse)
+    return {
+        "problem": type(sde.process if isinstance(sde, Reverse) else sde).__name__,
+        "reverse": reverse,
+        "eta": sde.eta if isinstance(sde, Reverse) else None,
+        "t_start": float(nodes[0]),
+        "t_end": float(nodes[-1]),
+    }
+
+
+@dataclass(frozen=True)
+class _Saving:
+    """The distinct times to step through, and which of them to keep, in the order of the answer."""
+
+    times: list[float]
+    order: list[int]
+
+    @classmethod
+    def of(cls, nodes: Tensor, save: Save) -> _Saving:
+        grid: list[float] = nodes.tolist()
+        if isinstance(save, str):
+            if save not in ("final", "all"):
+                raise unknown_name("way to save", save, ("final", "all"))
+            wanted = grid if save == "all" else grid[-1:]
+        else:
+            wanted = torch.as_tensor(save, dtype=torch.float64).reshape(-1).tolist()
+            outside = [t for t in wanted if not min(grid) <= t <= max(grid)]
+            if outside or not wanted:
+                raise SdekitError(
+                    f"save asks for {outside[:3] or 'no time at all'}; the grid spans [{min(grid):g}, {max(grid):g}]."
+                )
+        times = sorted({*grid, *wanted}, reverse=grid[0] > grid[-1])
+        index = {t: i for i, t in enumerate(times)}
+        return cls(times, [index[t] for t in wanted])
+
+    def gather(self, kept: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Times and states as asked for; where the run ended early, what it reached and its last state."""
+        reached = [i for i in self.order if i in kept]
+        last = max(kept)
+        if len(reached) < len(self.order) and last not in reached:
+            reached.append(last)
+        ts = torch.tensor([self.times[i] for i in reached], dtype=torch.float64)
+        return ts, torch.stack([kept[i] for i in reached])
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """The loop over steps."""
+
+    prepared: Prepared
+    source: Noise | None
+    saving: _Saving
+    report: Callable[[int, int], None] | None
+    max_steps: int
+    max_seconds: float | None
+
+    def run(self, x: Tensor) -> tuple[dict[int, Tensor], int, Status]:
+        """Kept states by index of time, steps done, and why the run ended."""
+        total = len(self.saving.times) - 1
+        keep = frozenset(self.saving.order)
+        kept = {0: x} if 0 in keep else {}
+        draws, advance, memory = self.prepared.draws, self.prepared.advance, None
+        deadline = None if self.max_seconds is None else time.perf_counter() + self.max_seconds
+        done, cause = 0, Status.SUCCESS
+        for k in range(total):
+            if k >= self.max_steps:
+                cause = Status.STEP_LIMIT
+            elif deadline is not None and time.perf_counter() > deadline:
+                cause = Status.TIME_LIMIT
+            elif k % _LOOK_EVERY == _LOOK_EVERY - 1 and not bool(finite_samples(x).any()):
+                cause = Status.NON_FINITE
+            if cause is not Status.SUCCESS:
+                break
+            increments = self.source.increments(k, draws[k]) if self.source else ()
+            x, memory = advance(k, x, increments, memory)
+            done = k + 1
+            if done in keep:
+                kept[done] = x
+            if self.report:
+                self.report(done, total)
+        kept.setdefault(done, x)
+        return kept, done, cause
+
+
+def _append_denoised(sde: SDE, ts: Tensor, xs: Tensor) -> tuple[Tensor, Tensor]:
+    """E[x₀ | x_t] at the last time, appended at t = 0."""
+    assert isinstance(sde, Reverse) and not isinstance(sde.process, type(None))
+    process, schedule = sde.process, sde.schedule
+    assert schedule is not None
+    t, x = float(ts[-1]), xs[-1]
+    a, b = conversion(schedule, t, sde.score.prediction, "sample")
+    denoised = a * centred(process, t, x) + b * sde.score.output(t, x)
+    zero = torch.zeros(1, dtype=torch.float64)
+    return torch.cat([ts, zero]), torch.cat([xs, denoised[None]])
+
+
+def _reporter(progress: Progress, stack: ExitStack) -> Callable[[int, int], None] | None:
+    """What to call after every step."""
+    if progress is False:
+        return None
+    if callable(progress):
+        return progress
+    from rich.progress import Progress as Bars
+
+    bars = stack.enter_context(Bars(transient=True))
+    task = bars.add_task("solve", total=None)
+    return lambda done, total: bars.update(task, completed=done, total=total)

@@ -1,0 +1,133 @@
+r"""Time grids: 1-D float64 tensors on the host, from noise (first) to data (last).
+
+Every function is ``f(process, steps, t_min=None, t_max=None, ...)`` and returns ``steps + 1`` decreasing times
+with both ends exact; flip one for a forward problem. With $\kappa$ running from 0 to 1, a grid is uniform in $t$, in
+$\sqrt t$ (quadratic), in λ (log_snr), in σ (sigma_uniform) or in $(\sigma/\alpha)^{1/\rho}$ (karras).
+
+References: [karras2022edm] for karras; [lu2022dpm] for log_snr.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sdekit.errors import SdekitError
+from sdekit.schedules import Schedule
+
+
+class Timed(Protocol):
+    """What a grid needs of a process: its default ends, and for some grids its schedule."""
+
+    @property
+    def t_min(self) -> float: ...
+    @property
+    def t_max(self) -> float: ...
+    @property
+    def schedule(self) -> Schedule | None: ...
+
+
+def uniform(process: Timed, steps: int, t_min: float | None = None, t_max: float | None = None) -> Tensor:
+    """Uniform in t."""
+    return _between(process, steps, t_min, t_max, _same, _same)
+
+
+def quadratic(process: Timed, steps: int, t_min: float | None = None, t_max: float | None = None) -> Tensor:
+    """Uniform in √t: steps shrink towards the data."""
+    return _between(process, steps, t_min, t_max, torch.sqrt, torch.square)
+
+
+def log_snr(process: Timed, steps: int, t_min: float | None = None, t_max: float | None = None) -> Tensor:
+    """Uniform in the half-log-SNR λ."""
+    schedule = _schedule(process)
+    return _between(process, steps, t_min, t_max, schedule.lam, schedule.time_at)
+
+
+def karras(
+    process: Timed,
+    steps: int,
+    t_min: float | None = None,
+    t_max: float | None = None,
+    rho: float = 7.0,
+) -> Tensor:
+    r"""Uniform in $(\sigma/\alpha)^{1/\rho}$; ρ = 7 is the usual choice, ρ → ∞ is :func:`log_snr`."""
+    schedule = _schedule(process)
+    if not rho > 0:
+        raise SdekitError(f"rho must be positive; got {rho}.")
+    return _between(
+        process,
+        steps,
+        t_min,
+        t_max,
+        lambda t: torch.exp(-schedule.lam(t) / rho),
+        lambda u: schedule.time_at(-rho * torch.log(u)),
+    )
+
+
+def sigma_uniform(process: Timed, steps: int, t_min: float | None = None, t_max: float | None = None) -> Tensor:
+    """Uniform in σ/α."""
+    return karras(process, steps, t_min, t_max, rho=1.0)
+
+
+def from_times(times: Sequence[float] | Tensor) -> Tensor:
+    """A grid from times of your own, checked: one-dimensional, finite, monotone.
+
+    A repeated time is a step of length zero, which costs nothing.
+
+    Raises:
+        SdekitError: fewer than two times, one that is not finite, or times that turn round.
+    """
+    grid = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
+    if grid.ndim != 1 or len(grid) < 2:
+        raise SdekitError(f"A grid needs at least two times in one dimension; got shape {tuple(grid.shape)}.")
+    if not bool(torch.isfinite(grid).all()):
+        raise SdekitError(f"A grid needs finite times; got {grid.tolist()}.")
+    gaps = grid.diff()
+    if not (bool((gaps >= 0).all()) or bool((gaps <= 0).all())) or bool((gaps == 0).all()):
+        turn = next((i for i in range(1, len(gaps)) if gaps[i] * gaps[i - 1] < 0), 0)
+        raise SdekitError(
+            f"A grid must run one way: it turns at index {turn} (…, {grid[turn]:g}, {grid[turn + 1]:g}, …). "
+            "Sort the times."
+        )
+    return grid
+
+
+def _same(t: Tensor) -> Tensor:
+    return t
+
+
+def _schedule(process: Timed) -> Schedule:
+    if process.schedule is None:
+        raise SdekitError(f"{process!r} has no schedule: use grids.uniform or grids.quadratic.")
+    return process.schedule
+
+
+def _between(
+    process: Timed,
+    steps: int,
+    t_min: float | None,
+    t_max: float | None,
+    clock: Callable[[Tensor], Tensor],
+    inverse: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Times uniform in ``clock`` from t_max down to t_min; both ends are set, not computed."""
+    if not isinstance(steps, int) or steps < 1:
+        raise SdekitError(f"steps must be a whole number ≥ 1; got {steps!r}.")
+    low = process.t_min if t_min is None else float(t_min)
+    high = process.t_max if t_max is None else float(t_max)
+    if not (math.isfinite(low) and math.isfinite(high) and 0.0 <= low < high):
+        raise SdekitError(f"A grid needs 0 ≤ t_min < t_max; got t_min = {low:g}, t_max = {high:g}.")
+    ends = clock(torch.tensor([high, low], dtype=torch.float64))
+    if not bool(torch.isfinite(ends).all()):
+        raise SdekitError(
+            f"This grid has no finite value at t_min = {low:g} or t_max = {high:g}, where the schedule is "
+            f"singular; keep away from it (the defaults are {process.t_min:g} and {process.t_max:g})."
+        )
+    fraction = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
+    grid = inverse(ends[0] * (1.0 - fraction) + ends[1] * fraction)
+    grid[0], grid[-1] = high, low
+    return grid

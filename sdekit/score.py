@@ -1,0 +1,233 @@
+r"""Scores: exact ones, learned ones, and the predictions that a network can make instead.
+
+With $x_t = m_t + \alpha D + \sigma\varepsilon$, where D is the denoised state and ε the noise, every prediction in
+use is a fixed combination of D and ε:
+
+| prediction | D | ε |
+|---|---|---|
+| ``epsilon`` | 0 | 1 |
+| ``score`` | 0 | −1/σ |
+| ``sample`` | 1 | 0 |
+| ``v_prediction`` | −σ | α |
+| ``flow_prediction`` (dx/dt) | dα/dt | dσ/dt |
+
+and so is $x - m_t$ itself, with (α, σ). Converting one into another is therefore one 2 × 2 solve, and
+the result has the form $a\,(x - m_t) + b\,\text{prediction}$.
+
+References: [song2021sde], [salimans2022].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, final, get_args
+
+import torch
+from torch import Tensor
+
+from sdekit.errors import SdekitError, unknown_name
+from sdekit.laws import Gaussian, Law
+from sdekit.linear import LinearProcess
+from sdekit.schedules import Schedule
+from sdekit.typing import Field, Prediction, Scalar, Time, along
+
+
+def _on_denoised_and_noise(schedule: Schedule, t: Scalar, prediction: Prediction) -> tuple[Scalar, Scalar]:
+    """Weights of D and ε in a prediction; for ``score`` those of −σ·score."""
+    zero = 0.0 * t
+    if prediction in ("epsilon", "score"):
+        return zero, zero + 1.0
+    if prediction == "sample":
+        return zero + 1.0, zero
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    if prediction == "v_prediction":
+        return -sigma, alpha
+    # dα/dt = f α, and dσ/dt = f σ + g²/2σ from dσ²/dt = 2 f σ² + g².
+    rate = schedule.drift_rate(t)
+    return rate * alpha, rate * sigma + schedule.diffusion_rate(t) / (2.0 * sigma)
+
+
+def conversion(schedule: Schedule, t: Scalar, source: Prediction, target: Prediction) -> tuple[Scalar, Scalar]:
+    r"""The pair (a, b) with target = a·(x − m) + b·source at time t.
+
+    Args:
+        schedule: Gives α and σ.
+        t: A float, or a tensor of times; a and b are of the same kind.
+        source: The prediction that is given.
+        target: The prediction that is wanted.
+    """
+    if source == target:
+        return 0.0 * t, 0.0 * t + 1.0
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    s0, s1 = _on_denoised_and_noise(schedule, t, source)
+    w0, w1 = _on_denoised_and_noise(schedule, t, target)
+    determinant = alpha * s1 - sigma * s0
+    a = (w0 * s1 - w1 * s0) / determinant
+    b = (alpha * w1 - sigma * w0) / determinant
+    if source == "score":
+        b = -sigma * b
+    if target == "score":
+        a, b = -a / sigma, -b / sigma
+    return a, b
+
+
+def convert(
+    value: Tensor, t: Time, x: Tensor, process: LinearProcess, source: Prediction, target: Prediction
+) -> Tensor:
+    """A prediction ``value`` at (t, x), turned into another.
+
+    Args:
+        value: The prediction, shape (B, *E).
+        t: A float, or one time per sample.
+        x: The noisy state, shape (B, *E).
+        process: The forward process; must have a schedule.
+        source: What ``value`` is.
+        target: What is wanted.
+
+    Raises:
+        SdekitError: an unknown prediction, or a process without a schedule.
+    """
+    for name in (source, target):
+        if name not in get_args(Prediction):
+            raise unknown_name("prediction", name, get_args(Prediction))
+    a, b = conversion(schedule_of(process), t, source, target)
+    return along(a, x) * centred(process, t, x) + along(b, x) * value
+
+
+def schedule_of(process: LinearProcess) -> Schedule:
+    """The schedule of a process that has one."""
+    if process.schedule is None:
+        raise SdekitError(
+            f"{process!r} has no schedule: its coordinates decay at different rates. "
+            "Predictions other than the score, and planned steppers, need a common one."
+        )
+    return process.schedule
+
+
+def centred(process: LinearProcess, t: Time, x: Tensor) -> Tensor:
+    """$x - m_t$, which is ``x`` itself for most processes."""
+    shift = process.shift(t)
+    if isinstance(shift, float):
+        return x - shift if shift else x
+    return x - shift.to(x)
+
+
+class Score(ABC):
+    """A score ``(t, x) -> ∇ log p_t(x)``, in whatever prediction it is natively."""
+
+    prediction: Prediction
+    """What :meth:`output` returns."""
+
+    law: Law | None
+    """The data law, where it is known; a Gaussian one makes the score affine."""
+
+    @abstractmethod
+    def output(self, t: Time, x: Tensor) -> Tensor:
+        """The native prediction, shape of ``x``."""
+
+    @abstractmethod
+    def __call__(self, t: Time, x: Tensor) -> Tensor:
+        """The score, shape of ``x``."""
+
+    @property
+    def affine(self) -> bool:
+        """Whether the score is affine in ``x``."""
+        return isinstance(self.law, Gaussian)
+
+
+@final
+@dataclass(frozen=True)
+class FunctionScore(Score):
+    """A plain callable ``score(t, x)``."""
+
+    function: Field
+    prediction: Prediction = field(default="score", init=False)
+    law: None = field(default=None, init=False)
+
+    def output(self, t: Time, x: Tensor) -> Tensor:
+        return self.function(t, x)
+
+    def __call__(self, t: Time, x: Tensor) -> Tensor:
+        return self.function(t, x)
+
+
+@final
+@dataclass(frozen=True)
+class ExactScore(Score):
+    """The score of the exact marginal of a law under a process; made by :func:`exact_score`."""
+
+    law: Law
+    process: LinearProcess
+    prediction: Prediction = field(default="score", init=False)
+
+    def output(self, t: Time, x: Tensor) -> Tensor:
+        return self(t, x)
+
+    def __call__(self, t: Time, x: Tensor) -> Tensor:
+        schedule = self.process.schedule
+        if schedule is not None:
+            y = centred(self.process, t, x)
+            return self.law.diffused_score(y, schedule.alpha(t), schedule.sigma(t))
+        if isinstance(t, Tensor) and t.ndim:
+            rows = [self(float(s), x[i : i + 1]) for i, s in enumerate(t)]
+            return torch.cat(rows)
+        return self.process.marginal(self.law, float(t)).score(x)
+
+
+def exact_score(law: Law, process: LinearProcess) -> ExactScore:
+    r"""$\nabla\log p_t$ for $X_0 \sim$ ``law``, in closed form.
+
+    For an :class:`~sdekit.laws.Empirical` law this is the score of the optimal denoiser of a finite data set.
+    """
+    return ExactScore(law, process)
+
+
+@final
+@dataclass(frozen=True)
+class ModelScore(Score):
+    """A network's prediction as a score; made by :func:`from_model`."""
+
+    net: Callable[[Tensor, Tensor], Tensor]
+    process: LinearProcess
+    prediction: Prediction
+    law: None = field(default=None, init=False)
+
+    def output(self, t: Time, x: Tensor) -> Tensor:
+        return self.net(x, batch_times(t, x))
+
+    def __call__(self, t: Time, x: Tensor) -> Tensor:
+        return convert(self.output(t, x), t, x, self.process, self.prediction, "score")
+
+
+def batch_times(t: Time, x: Tensor) -> Tensor:
+    """``t`` as a tensor with one entry per sample of ``x``, in its dtype."""
+    return torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(len(x))
+
+
+def from_model(net: Callable[..., Any], process: LinearProcess, prediction: Prediction = "epsilon") -> ModelScore:
+    """The score of a network ``net(x, t)``.
+
+    Args:
+        net: Takes the state (B, *E) and the times (B,) in the clock of ``process``; returns shape (B, *E).
+        process: The forward process that it was trained on.
+        prediction: What it predicts: ``score``, ``epsilon``, ``sample``, ``v_prediction`` or ``flow_prediction``.
+
+    Raises:
+        SdekitError: an unknown prediction, or one that needs a schedule of a process that has none.
+    """
+    if prediction not in get_args(Prediction):
+        raise unknown_name("prediction", prediction, get_args(Prediction))
+    if prediction != "score":
+        schedule_of(process)
+    return ModelScore(net, process, prediction)
+
+
+def as_score(score: Score | Field) -> Score:
+    """A score object from a score object or a plain callable."""
+    if isinstance(score, Score):
+        return score
+    if not callable(score):
+        raise SdekitError(f"A score must be a callable (t, x) -> tensor; got {score!r}.")
+    return FunctionScore(score)

@@ -1,0 +1,157 @@
+"""What a solve returns, and how it is kept on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdekit.errors import SdekitError
+
+_FORMAT = "sdekit-solution-1"
+
+
+class Status(IntEnum):
+    """How a sample's run ended."""
+
+    SUCCESS = 0
+    NON_FINITE = 1
+    STEP_LIMIT = 2
+    TIME_LIMIT = 3
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a run cost. Evaluations are calls on the whole batch."""
+
+    steps: int = 0
+    drift_evaluations: int = 0
+    diffusion_evaluations: int = 0
+    score_evaluations: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The result of :func:`sdekit.solve`.
+
+    Attributes:
+        ts: The times that were saved, float64, shape (T,).
+        xs: The states there, shape (T, B, *E).
+        final: The last state, shape (B, *E); equal to ``xs[-1]``.
+        stats: Steps, evaluations, seconds.
+        status: How each sample ended, int8 of shape (B,), values of :class:`Status`.
+        provenance: Versions, stepper, grid size, seed, dtype and device.
+    """
+
+    ts: Tensor
+    xs: Tensor
+    final: Tensor
+    stats: Statistics
+    status: Tensor
+    provenance: Mapping[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every sample ended well."""
+        return bool((self.status == Status.SUCCESS).all())
+
+    def check(self) -> Solution:
+        """Itself, if every sample ended well.
+
+        Raises:
+            SdekitError: some did not; says how many and how.
+        """
+        bad = [f"{int(n)} {s.name.lower()}" for s in Status if s and (n := (self.status == s).sum())]
+        if bad:
+            raise SdekitError(
+                f"{', '.join(bad)} of {len(self.status)} samples, with {self.provenance.get('stepper')} on "
+                f"{self.stats.steps} steps. Non-finite samples: more steps, a larger t_min, or look for NaN in the "
+                "score. Limits: raise max_steps or max_seconds."
+            )
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write to a safetensors file, whole or not at all.
+
+        Raises:
+            SdekitError: the folder cannot be written, or the disk is full.
+        """
+        from safetensors.torch import save
+
+        meta = {
+            "format": _FORMAT,
+            "stats": json.dumps(asdict(self.stats)),
+            "provenance": json.dumps(dict(self.provenance)),
+        }
+        tensors = {"ts": self.ts, "xs": self.xs, "final": self.final, "status": self.status}
+        write_whole(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, meta))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Solution:
+        """Read what :meth:`save` wrote. Nothing is unpickled.
+
+        Raises:
+            SdekitError: no such file, or not a solution.
+        """
+        tensors, meta = read_tensors(path, _FORMAT)
+        return cls(
+            **tensors,
+            stats=Statistics(**json.loads(meta["stats"])),
+            provenance=json.loads(meta["provenance"]),
+        )
+
+
+def read_tensors(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file that declares the format ``form``."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise SdekitError(f"Cannot read {path}: {error}.") from error
+    if meta.get("format") != form:
+        raise SdekitError(
+            f"{path} is a safetensors file of another kind (format {meta.get('format')!r}, wanted {form!r})."
+        )
+    return tensors, meta
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all: beside it first, then renamed over it."""
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise SdekitError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    from sdekit import __version__
+
+    return {
+        "sdekit": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

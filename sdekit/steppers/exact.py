@@ -1,0 +1,127 @@
+r"""The exact kernel of a linear SDE, as a stepper: no discretisation error for any step.
+
+Forwards it samples ``process.transition(s, t)``. Backwards it needs a Gaussian data law, whose score is affine.
+Along an eigenvector of the data covariance with eigenvalue ℓ, and $v_t = \alpha_t^2 \ell + \sigma_t^2$, the map from s to t is
+
+$$ x_t - \alpha_t m = \psi\,(x_s - \alpha_s m) + \sqrt{v_t - \psi^2 v_s}\;z, \qquad
+   \psi = \sqrt{\tfrac{v_t}{v_s}}\,\Bigl[\tfrac{\alpha_s}{\alpha_t}\sqrt{\tfrac{v_t}{v_s}}\Bigr]^{\eta^2} . $$
+
+For a matrix Ornstein–Uhlenbeck process and η = 1 it is the regression of $X_t$ on $X_s$.
+
+References: [pierret2025].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sdekit.brownian import Increment
+from sdekit.dynamics import SDE
+from sdekit.errors import SdekitError
+from sdekit.laws import Gaussian
+from sdekit.linear import GaussianKernel, LinearProcess
+from sdekit.reverse import Reverse
+from sdekit.steppers.base import Memory, Prepared, Spec, Stepper
+
+Kernel = Callable[[float, float], GaussianKernel]
+
+
+@final
+class ExactLinear(Stepper):
+    """The exact transition of a linear SDE, or of a reverse one whose score is affine.
+
+    References: [vanloan1978], [pierret2025].
+    """
+
+    spec = Spec(
+        name="exact-linear",
+        summary="the exact kernel of a linear SDE, forwards or (Gaussian data) backwards: no error",
+        references=("vanloan1978", "pierret2025"),
+        kind="exact",
+        evaluations=0,
+        noise_types=frozenset({"none", "additive"}),
+        calculus=frozenset({"ito", "stratonovich"}),
+        eta=(0.0, float("inf")),
+    )
+
+    def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
+        kernel = _kernel_of(sde)
+        steps = list(zip(times[:-1], times[1:], strict=True))
+        noisy = sde.noise_type != "none"
+
+        def advance(k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
+            s, t = steps[k]
+            step = kernel(s, t)
+            if not noisy:
+                return step.mean(x), None
+            return step.sample(x, increments[0].w * abs(t - s) ** -0.5), None
+
+        return Prepared([[step] if noisy else [] for step in steps], advance, noise_like_state=True)
+
+
+def _kernel_of(sde: SDE) -> Kernel:
+    if isinstance(sde, LinearProcess):
+        return sde.transition
+    process, law = (sde.process, sde.score.law) if isinstance(sde, Reverse) else (None, None)
+    if not (isinstance(sde, Reverse) and isinstance(process, LinearProcess)):
+        raise SdekitError(
+            "exact-linear integrates a linear process, or its reverse with an exact Gaussian score; "
+            f"got {type(sde).__name__}. Use euler-maruyama, or a process such as sk.OU."
+        )
+    if not isinstance(law, Gaussian):
+        raise SdekitError(
+            "exact-linear needs an affine score when it runs backwards: "
+            "exact_score(Gaussian(...), process). For other scores use ddim or dpmpp-2m."
+        )
+    gaussian, linear, eta = law, process, sde.eta
+    if linear.schedule is not None:
+        return lambda s, t: _scheduled_kernel(linear, gaussian, eta, s, t)
+    if eta != 1.0:
+        raise SdekitError(f"exact-linear knows the reverse of a process without a schedule at eta = 1 only; got {eta}.")
+    return lambda s, t: _regression_kernel(linear, gaussian, s, t)
+
+
+def _scheduled_kernel(process: LinearProcess, law: Gaussian, eta: float, s: float, t: float) -> GaussianKernel:
+    """ψ and its conditional variance, in the eigenbasis of the data."""
+    schedule = process.schedule
+    assert schedule is not None
+    basis, values = law.eigen
+    (a_s, v_s), (a_t, v_t) = (
+        (schedule.alpha(u), schedule.alpha(u) ** 2 * values + schedule.sigma(u) ** 2) for u in (s, t)
+    )
+    log_growth = 0.5 * torch.log(v_t / v_s)
+    log_gain = log_growth + (schedule.log_alpha(s) - schedule.log_alpha(t))
+    psi = torch.exp(log_growth + eta**2 * log_gain)
+    spread = -v_t * torch.expm1(2.0 * eta**2 * log_gain)  # v_t − ψ² v_s without cancellation
+    if basis is None:
+        matrix, covariance = (w.reshape(law.event_shape) for w in (psi, spread))
+        moved = psi.reshape(law.event_shape) * (a_s * law.mean + process.shift(s))
+    else:
+        matrix, covariance = ((basis * w) @ basis.T for w in (psi, spread))
+        start = (a_s * law.mean + process.shift(s)).reshape(-1)
+        moved = (matrix @ start).reshape(law.event_shape)
+    return GaussianKernel(matrix, a_t * law.mean + process.shift(t) - moved, covariance)
+
+
+def _regression_kernel(process: LinearProcess, law: Gaussian, s: float, t: float) -> GaussianKernel:
+    """X_t given X_s for t < s, from their joint Gaussian law."""
+    if t > s:
+        raise SdekitError(f"The reverse SDE runs from noise to data; got a step {s:g} → {t:g}.")
+    earlier, later = process.marginal(law, t), process.marginal(law, s)
+    onward = process.transition(t, s).matrix
+    d = law.event_shape.numel()
+    eye = torch.eye(d, dtype=torch.float64)
+    if isinstance(onward, float):
+        onward = onward * eye
+    elif onward.ndim != 2 or onward.shape[0] != d:
+        onward = torch.diag(onward.reshape(-1))
+    cross = onward @ earlier.covariance
+    gain = torch.linalg.solve(later.covariance, cross).T
+    residual = earlier.covariance - gain @ cross
+    shift = earlier.mean.reshape(-1) - gain @ later.mean.reshape(-1)
+    symmetric = 0.5 * (residual + residual.T)
+    return GaussianKernel(gain, shift.reshape(law.event_shape), symmetric)

@@ -1,0 +1,161 @@
+r"""Planned methods: exponential integrators as tables of coefficients, and the one loop that runs them.
+
+Every diffusion sampler is linear in states, network outputs and noises. So a method is a function
+``plan(schedule, eta, times) -> Plan``, and a :class:`Plan` lists, step by step, rows. A row asks the network about the
+newest state (or does not), and then forms a new state
+
+$$ x' = \sum_i a_i\,x_{(i)} + \sum_i b_i\,o_{(i)} + \sum_j c_j\,z_j , $$
+
+where $x_{(i)}$ and $o_{(i)}$ are the states and outputs i places back and $z_j$ the step's standard normals. The
+coefficients are computed in float64, as tensors, so that autograd reaches the grid through them, and
+become Python floats once, before the loop.
+
+Notation: a step goes s → t towards the data, $h = \lambda_t - \lambda_s > 0$; D is the denoised prediction.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sdekit.brownian import Increment, Interval
+from sdekit.dynamics import SDE
+from sdekit.errors import SdekitError
+from sdekit.linear import LinearProcess
+from sdekit.reverse import Reverse
+from sdekit.schedules import Schedule
+from sdekit.score import centred, conversion
+from sdekit.steppers.base import Memory, Prepared, Stepper
+from sdekit.typing import Prediction
+
+Weights = Mapping[int, Tensor]
+"""Coefficients (0-dim float64) of registers, by age: 0 is the newest."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Ask the network at time ``at`` about the newest state (None: do not), then form a new state."""
+
+    at: float | None
+    states: Weights = field(default_factory=dict)
+    outputs: Weights = field(default_factory=dict)
+    noises: Weights = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run as numbers: for every step its rows and the intervals that its normals stand for."""
+
+    rows: Sequence[Sequence[Row]]
+    draws: Sequence[Sequence[Interval]]
+    prediction: Prediction
+    """What the outputs are: the network's answer is converted to it, if it is something else."""
+
+
+class PlannedStepper(Stepper):
+    """A method given by its plan."""
+
+    @abstractmethod
+    def plan(self, schedule: Schedule, eta: float, times: Tensor) -> Plan:
+        """The table of coefficients.
+
+        Args:
+            schedule: Of the forward process.
+            eta: Stochasticity of the reverse problem.
+            times: Strictly monotone times, float64, shape (N + 1,).
+        """
+
+    def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
+        if not isinstance(sde, Reverse) or not isinstance(sde.process, LinearProcess):
+            raise SdekitError(f"{self.spec.name} needs reverse_time(process, score); got {sde!r}.")
+        schedule = sde.process.schedule
+        if schedule is None:
+            raise SdekitError(f"{self.spec.name} needs a process with a schedule; got {sde.process!r}.")
+        grid = torch.tensor(list(times), dtype=torch.float64)
+        plan = self.plan(schedule, sde.eta, grid)
+        return Prepared(plan.draws, _Loop(sde, sde.process, schedule, plan, times))
+
+
+def h_of(schedule: Schedule, times: Tensor) -> Tensor:
+    """Steps in half-log-SNR, $h_k = \\lambda_{k+1} - \\lambda_k$."""
+    return schedule.lam(times).diff()
+
+
+@dataclass(frozen=True)
+class _HostRow:
+    """A row with Python floats: noises are given per increment, so each is divided by √|t − s|."""
+
+    at: float | None
+    to_prediction: tuple[float, float]
+    states: tuple[tuple[int, float], ...]
+    outputs: tuple[tuple[int, float], ...]
+    noises: tuple[tuple[int, float], ...]
+
+
+class _Loop:
+    """Runs a plan: three in-place passes for a typical row, no host synchronisation."""
+
+    def __init__(
+        self,
+        sde: Reverse,
+        process: LinearProcess,
+        schedule: Schedule,
+        plan: Plan,
+        times: Sequence[float],
+    ) -> None:
+        self._score, self._process, self._times = sde.score, process, times
+        native = sde.score.prediction
+        self._rows: list[list[_HostRow]] = []
+        ages = [0]
+        for rows, draws in zip(plan.rows, plan.draws, strict=True):
+            scale = [abs(t - s) ** -0.5 for s, t in draws]
+            host = []
+            for row in rows:
+                change = (0.0, 1.0)
+                if row.at is not None:
+                    change = conversion(schedule, row.at, native, plan.prediction)
+                noises = tuple((j, float(c) * scale[j]) for j, c in row.noises.items())
+                host.append(_HostRow(row.at, change, _floats(row.states), _floats(row.outputs), noises))
+                ages += [*row.states, *row.outputs]
+            self._rows.append(host)
+        self._depth = max(ages) + 1
+
+    def __call__(self, k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
+        states: list[Tensor]
+        outputs: list[Tensor]
+        states, outputs = memory or ([centred(self._process, self._times[k], x)], [])
+        for row in self._rows[k]:
+            if row.at is not None:
+                outputs = [self._ask(row, states[0]), *outputs][: self._depth]
+            (age, a), *rest = row.states
+            new = states[age] * a
+            for age, a in rest:
+                new.add_(states[age], alpha=a)
+            for age, b in row.outputs:
+                new.add_(outputs[age], alpha=b)
+            for j, c in row.noises:
+                new.add_(increments[j].w, alpha=c)
+            states = [new, *states][: self._depth]
+        return self._uncentred(self._times[k + 1], states[0]), (states, outputs)
+
+    def _ask(self, row: _HostRow, y: Tensor) -> Tensor:
+        assert row.at is not None
+        output = self._score.output(row.at, self._uncentred(row.at, y))
+        a, b = row.to_prediction
+        if (a, b) == (0.0, 1.0):
+            return output
+        return (output * b).add_(y, alpha=a)
+
+    def _uncentred(self, t: float, y: Tensor) -> Tensor:
+        shift = self._process.shift(t)
+        if isinstance(shift, float):
+            return y + shift if shift else y
+        return y + shift.to(y)
+
+
+def _floats(weights: Weights) -> tuple[tuple[int, float], ...]:
+    return tuple((age, float(c)) for age, c in weights.items() if float(c) != 0.0 or age == 0)

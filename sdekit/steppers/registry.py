@@ -1,0 +1,56 @@
+"""The registry: name → stepper class, and the question whether a stepper fits a problem."""
+
+from __future__ import annotations
+
+from sdekit.dynamics import SDE
+from sdekit.errors import SdekitError, unknown_name
+from sdekit.reverse import Reverse
+from sdekit.steppers.base import Spec, Stepper
+from sdekit.steppers.ddim import DDIM
+from sdekit.steppers.dpmpp import DPMpp2M
+from sdekit.steppers.euler_maruyama import EulerMaruyama
+from sdekit.steppers.exact import ExactLinear
+from sdekit.steppers.runge_kutta import RK4, Euler, Heun
+
+STEPPERS: dict[str, type[Stepper]] = {
+    stepper.spec.name: stepper for stepper in (EulerMaruyama, Euler, Heun, RK4, ExactLinear, DDIM, DPMpp2M)
+}
+
+
+def get(stepper: str | Stepper) -> Stepper:
+    """A stepper from its registry name, or itself.
+
+    Raises:
+        SdekitError: an unknown name; the nearest one is suggested.
+    """
+    if isinstance(stepper, Stepper):
+        return stepper
+    if stepper not in STEPPERS:
+        raise unknown_name("stepper", stepper, STEPPERS)
+    return STEPPERS[stepper]()
+
+
+def obstacle(spec: Spec, sde: SDE) -> str | None:
+    """Why a stepper with these declared facts cannot integrate ``sde``; None if it can."""
+    reverse = isinstance(sde, Reverse)
+    if isinstance(sde, Reverse):
+        low, high = spec.eta
+        if not low <= sde.eta <= high:
+            wanted = f"eta = {low:g}" if low == high else f"eta in [{low:g}, {high:g}]"
+            return f"it integrates {wanted}, and this problem has eta = {sde.eta:g}"
+    if spec.needs_schedule and not (reverse and sde.schedule is not None):  # type: ignore[attr-defined]
+        return "it is written in the log-SNR, so it needs the reverse of a process with a schedule"
+    if sde.noise_type not in spec.noise_types:
+        return f"it does not integrate {sde.noise_type} noise"
+    if sde.noise_type not in ("none", "additive") and sde.calculus not in spec.calculus:
+        return f"it is not a method of {sde.calculus} calculus"
+    return None
+
+
+def check(stepper: Stepper, sde: SDE) -> None:
+    """Refuse a stepper that cannot integrate ``sde``, naming those that can."""
+    reason = obstacle(stepper.spec, sde)
+    if reason is not None:
+        able = [name for name, cls in STEPPERS.items() if obstacle(cls.spec, sde) is None]
+        cure = f"Steppers that can: {', '.join(able)}." if able else "No registered stepper can."
+        raise SdekitError(f"{stepper.spec.name} cannot solve this problem: {reason}. {cure}")
