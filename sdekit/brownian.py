@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdekit import random
 from sdekit.errors import SdekitError
+from sdekit.quantiles import fold
 from sdekit.typing import Shape
 
 Interval = tuple[float, float]
@@ -122,7 +123,7 @@ class GridPath(ABC):
         i, j = self._node(s), self._node(t)
         if i == j:
             return Increment(torch.zeros_like(self.fine(0, 1)[0]))
-        return Increment(self.fine(i, j).sum(0))
+        return Increment(fold(self.fine(i, j), 0))  # a fixed order: the same bits in any batch
 
     def _node(self, t: float) -> int:
         near = bisect.bisect_left(self.times, t)

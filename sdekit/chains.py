@@ -6,10 +6,11 @@ linear, so the inverse is exact too.
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -29,35 +30,42 @@ class PiecewiseLinear:
     values: tuple[float, ...]
 
     def __call__(self, t: Scalar) -> Scalar:
-        return _interpolate(self.nodes, self.values, t)
+        return _each(lambda u: _interpolate(self._tensors[0], self._tensors[1], u), t)
 
     def inverse(self, value: Scalar) -> Scalar:
-        return _interpolate(self.values, self.nodes, value)
+        """The time at which the function has this value."""
+        return _each(lambda u: _interpolate(self._tensors[1], self._tensors[0], u), value)
 
     def slope(self, t: Scalar) -> Scalar:
         """The slope to the left of a node, which is the step that led there."""
-        if isinstance(t, Tensor):
-            x, y = (torch.tensor(a, dtype=t.dtype, device=t.device) for a in (self.nodes, self.values))
-            i = torch.searchsorted(x, t.contiguous()).clamp(1, len(self.nodes) - 1)
-            return (y[i] - y[i - 1]) / (x[i] - x[i - 1])
-        i = _segment(self.nodes, t)
-        return (self.values[i] - self.values[i - 1]) / (self.nodes[i] - self.nodes[i - 1])
+        return _each(self._slope, t)
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.nodes, dtype=torch.float64), torch.tensor(self.values, dtype=torch.float64)
+
+    def _slope(self, t: Tensor) -> Tensor:
+        x, y = (a.to(t) for a in self._tensors)
+        i = _segment(x, t)
+        return (y[i] - y[i - 1]) / (x[i] - x[i - 1])
 
 
-def _segment(nodes: Sequence[float], t: float) -> int:
-    return min(max(bisect.bisect_left(nodes, t), 1), len(nodes) - 1)
+def _each(function: Callable[[Tensor], Tensor], t: Scalar) -> Scalar:
+    """``function`` of a tensor, or of a float through a float64 tensor."""
+    return function(t) if isinstance(t, Tensor) else float(function(torch.tensor(t, dtype=torch.float64)))
 
 
-def _interpolate(nodes: Sequence[float], values: Sequence[float], t: Scalar) -> Scalar:
+def _segment(x: Tensor, t: Tensor) -> Tensor:
+    """The index i of the interval with x[i−1] < t ≤ x[i]; the outer intervals reach to infinity."""
+    return torch.searchsorted(x, t.contiguous()).clamp(1, len(x) - 1)
+
+
+def _interpolate(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
     """Linear interpolation, exact at the nodes."""
-    if isinstance(t, Tensor):
-        x, y = (torch.tensor(a, dtype=t.dtype, device=t.device) for a in (nodes, values))
-        i = torch.searchsorted(x, t.contiguous()).clamp(1, len(nodes) - 1)
-        w = (t - x[i - 1]) / (x[i] - x[i - 1])
-        return y[i - 1] * (1.0 - w) + y[i] * w
-    i = _segment(nodes, t)
-    w = (t - nodes[i - 1]) / (nodes[i] - nodes[i - 1])
-    return values[i - 1] * (1.0 - w) + values[i] * w
+    x, y = x.to(t), y.to(t)
+    i = _segment(x, t)
+    w = (t - x[i - 1]) / (x[i] - x[i - 1])
+    return y[i - 1] * (1.0 - w) + y[i] * w
 
 
 @final
@@ -101,7 +109,7 @@ class ChainSigma(ExplodingSchedule):
 
     def __post_init__(self) -> None:
         s = self.sigmas
-        if len(s) < 2 or s[0] <= 0 or any(b <= a for a, b in zip(s, s[1:], strict=False)):
+        if len(s) < 2 or s[0] <= 0 or any(b <= a for a, b in pairwise(s)):
             raise SdekitError(
                 f"sigmas must be positive and increasing, at least two; got {list(s)[:4]}… "
                 "(flip them if they decrease)."

@@ -26,8 +26,13 @@ from sdekit.typing import along
 Value: TypeAlias = float | Sequence[Any] | Tensor
 """A number, nested lists of numbers, or a tensor."""
 
-CHUNK = 2**21  # elements of one temporary; bounds the memory of large batches and data sets
+CHUNK = {"cpu": 2**19}  # elements of one temporary: what stays in cache; elsewhere, what fills the device
 UNROLLED = 64  # largest d whose rotations are sums of element-wise products
+
+
+def chunk_rows(elements: int, device: torch.device) -> int:
+    """How many samples to treat at once when each needs a temporary of so many elements."""
+    return max(1, CHUNK.get(device.type, 2**25) // elements)
 
 
 def rotate(x: Tensor, axes: Tensor) -> Tensor:
@@ -35,7 +40,7 @@ def rotate(x: Tensor, axes: Tensor) -> Tensor:
     d = x.shape[-1]
     if d > UNROLLED:
         return (x.transpose(0, 1) @ axes).transpose(0, 1)
-    rows = max(1, CHUNK // (axes.shape[0] * d * d))
+    rows = chunk_rows(axes.shape[0] * d * d, x.device)
     return torch.cat([fold(part[..., None] * axes, -2) for part in torch.split(x, rows)])
 
 
@@ -84,12 +89,16 @@ class Components:
         if keeps_axes or (self.axes is None and matrix.ndim == covariance.ndim == 1):
             variances = matrix * matrix * self.variances + covariance
             return replace(self, means=moved + shift, variances=variances)
-        factor = matrix @ self.root if matrix.ndim == 2 else matrix[:, None] * self.root
-        noise = torch.diag(torch.sqrt(covariance).expand_as(shift))
+        same = self.axes is None and bool((self.variances == self.variances[:1]).all())
+        root = replace(self, means=self.means[:1], variances=self.variances[:1]).root if same else self.root
+        factor = matrix @ root if matrix.ndim == 2 else matrix[:, None] * root
         if covariance.ndim == 2:
             noise = square_root(covariance).to(shift)
+        else:
+            noise = torch.diag(torch.sqrt(covariance).expand_as(shift))
         variances, axes = principal(torch.cat((factor, noise.expand_as(factor)), dim=-1))
-        return Components(self.weights, moved + shift, variances.to(shift), axes.to(shift))
+        k, d = self.means.shape
+        return Components(self.weights, moved + shift, variances.to(shift).expand(k, d), axes.to(shift).expand(k, d, d))
 
     def standardised(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
         """$y$, (B, K, d), and $v$, (K, d) or (B, K, d), with size 1 for d if isotropic."""

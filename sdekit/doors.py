@@ -13,6 +13,7 @@ from sdekit.errors import SdekitError
 from sdekit.linear import LinearProcess
 from sdekit.observe import finite_samples
 from sdekit.reverse import Reverse
+from sdekit.schedules import Schedule
 from sdekit.steppers import registry
 from sdekit.steppers.base import Prepared, Stepper
 
@@ -38,27 +39,27 @@ def check_times(sde: SDE, nodes: Tensor) -> None:
     if sde.direction == "increasing" and way == "decreasing":
         raise SdekitError(
             f"A forward SDE cannot be solved from t = {first:g} down to {last:g}: rewinding it does not undo the "
-            "noise. Use reverse_time(process, score) or probability_flow(process, score), or grid.flip(0) to go forwards."
+            "noise. Use reverse_time(process, score) or probability_flow(process, score); to go forwards, grid.flip(0)."
         )
     if sde.direction == "decreasing" and way == "increasing":
         raise SdekitError(
-            f"A reverse-time SDE runs from noise to data; this grid increases from {first:g} to {last:g}. Use grid.flip(0)."
+            f"A reverse-time SDE runs from noise to data; this grid rises from {first:g} to {last:g}: use grid.flip(0)."
         )
     process = sde.process if isinstance(sde, Reverse) else sde
-    schedule = process.schedule if isinstance(process, LinearProcess) else None
-    if schedule is None:
-        return
-    low, high = min(first, last), max(first, last)
+    if isinstance(process, LinearProcess) and process.schedule is not None:
+        _check_range(process, process.schedule, isinstance(sde, Reverse), min(first, last), max(first, last))
+
+
+def _check_range(process: LinearProcess, schedule: Schedule, reverse: bool, low: float, high: float) -> None:
+    name = type(process).__name__
     if low < 0.0 or high > schedule.end:
-        raise SdekitError(
-            f"The grid spans [{low:g}, {high:g}], outside [0, {schedule.end:g}], the time range of {type(process).__name__}."
-        )
-    singular = [schedule.signalless] + ([schedule.noiseless] if isinstance(sde, Reverse) else [])
+        raise SdekitError(f"The grid spans [{low:g}, {high:g}]; {name} lives on [0, {schedule.end:g}].")
+    singular = (schedule.signalless, schedule.noiseless if reverse else None)
     for t in (low, high):
         if t in singular:
             raise SdekitError(
-                f"{type(process).__name__} is singular at t = {t:g}: end the grid before it (t_min = {process.t_min:g}, "
-                f"t_max = {process.t_max:g} are the defaults), and use end='denoise' for the last bit of noise."
+                f"{name} is singular at t = {t:g}: end the grid before it (the defaults are t_min = "
+                f"{process.t_min:g} and t_max = {process.t_max:g}), and use end='denoise' for the last bit of noise."
             )
 
 
@@ -93,6 +94,13 @@ def default_grid(sde: SDE, steps: int | None) -> Tensor:
     return (grids.uniform if process.schedule is None else grids.log_snr)(process, steps)
 
 
+def noise_event(sde: SDE, x: Tensor, prepared: Prepared, start: float) -> torch.Size | None:
+    """Event shape of the noise that a run draws; None for a deterministic run."""
+    if not any(prepared.draws):
+        return None
+    return x.shape[1:] if prepared.noise_like_state else noise_shape(sde, start, x)
+
+
 def noise_source(
     sde: SDE,
     x: Tensor,
@@ -102,11 +110,11 @@ def noise_source(
     paths: Sequence[int] | Tensor | None,
 ) -> Noise | None:
     """Where the driver draws from; None for a deterministic run."""
-    if not any(prepared.draws):
+    event = noise_event(sde, x, prepared, start)
+    if event is None:
         return None
     if noise is None:
         raise SdekitError("This problem is stochastic: give noise=seed (an integer), or a Brownian path.")
-    event = x.shape[1:] if prepared.noise_like_state else noise_shape(sde, start, x)
     if isinstance(noise, int):
         keys = random.path_keys(noise, len(x) if paths is None else paths, x.device)
         if len(keys) != len(x):
@@ -116,6 +124,7 @@ def noise_source(
         raise SdekitError("paths belongs to noise=seed; a Brownian path has its own paths= argument.")
     if tuple(noise.shape) != (len(x), *event):
         raise SdekitError(
-            f"The Brownian path has shape {tuple(noise.shape)}; this problem needs {(len(x), *event)}: a noise for every sample."
+            f"The Brownian path has shape {tuple(noise.shape)}; this problem needs {(len(x), *event)}, "
+            "a noise for every sample."
         )
     return PathNoise(noise, x.dtype)

@@ -17,7 +17,7 @@ from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.observe import Counter, finite_samples, observe
 from sdekit.reverse import Reverse
-from sdekit.score import centred, conversion
+from sdekit.score import convert
 from sdekit.solution import Solution, Statistics, Status, versions
 from sdekit.steppers import registry
 from sdekit.steppers.base import Prepared, Stepper
@@ -92,8 +92,9 @@ def solve(
         loop = _Loop(prepared, source, saving, report, max_steps, max_seconds)
         kept, done, cause = loop.run(x)
     ts, xs = saving.gather(kept)
-    if end == "denoise" and cause is Status.SUCCESS:
-        ts, xs = _append_denoised(observed, ts, xs)
+    if end == "denoise" and cause is Status.SUCCESS and isinstance(sde, Reverse):
+        counter.score += 1
+        ts, xs = _append_denoised(sde, ts, xs)
     good = finite_samples(xs[-1])
     status = torch.full((len(x),), cause, dtype=torch.int8, device=x.device)
     status = status.masked_fill(~good, Status.NON_FINITE)
@@ -197,14 +198,11 @@ class _Loop:
         return kept, done, cause
 
 
-def _append_denoised(sde: SDE, ts: Tensor, xs: Tensor) -> tuple[Tensor, Tensor]:
+def _append_denoised(sde: Reverse, ts: Tensor, xs: Tensor) -> tuple[Tensor, Tensor]:
     """E[x₀ | x_t] at the last time, appended at t = 0."""
-    assert isinstance(sde, Reverse) and not isinstance(sde.process, type(None))
-    process, schedule = sde.process, sde.schedule
-    assert schedule is not None
-    t, x = float(ts[-1]), xs[-1]
-    a, b = conversion(schedule, t, sde.score.prediction, "sample")
-    denoised = a * centred(process, t, x) + b * sde.score.output(t, x)
+    t, x, process = float(ts[-1]), xs[-1], sde.linear_process
+    output = sde.score.output(t, x)
+    denoised = convert(output, t, x, process, sde.score.prediction, "sample")
     zero = torch.zeros(1, dtype=torch.float64)
     return torch.cat([ts, zero]), torch.cat([xs, denoised[None]])
 

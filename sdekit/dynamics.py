@@ -119,7 +119,7 @@ def noise_shape(sde: SDE, t: float, x: Tensor) -> torch.Size:
 
 
 def times_noise(g: Tensor, dw: Tensor) -> Tensor:
-    """$G\\,dW$ sample by sample, summed over noises in a fixed order (so bitwise the same in any batch)."""
+    r"""$G\,dW$ sample by sample, summed over noises in a fixed order (so bitwise the same in any batch)."""
     if g.ndim == dw.ndim:
         return g * dw
     dw = dw.reshape(dw.shape[0], *(1,) * (g.ndim - 2), dw.shape[-1])
@@ -152,7 +152,10 @@ def covariance_divergence(sde: SDE, t: Time, x: Tensor) -> Tensor:
         return tangent
 
     def covariance(time: Time, y: Tensor) -> Tensor:
-        g = sde.diffusion(time, y.reshape(1, *x.shape[1:]))[0].reshape(y.numel(), -1)
+        g = sde.diffusion(time, y.reshape(1, *x.shape[1:]))[0]
+        if g.shape == x.shape[1:] and sde.noise_type != "scalar":
+            return torch.diag(g.flatten() ** 2)
+        g = g.reshape(y.numel(), -1)
         return g @ g.T
 
     def divergence(time: Time, y: Tensor) -> Tensor:

@@ -15,14 +15,17 @@ from sdekit.typing import Scalar
 
 
 def exp(x: Scalar) -> Scalar:
+    """$e^x$."""
     return torch.exp(x) if isinstance(x, Tensor) else math.exp(x)
 
 
 def expm1(x: Scalar) -> Scalar:
+    """$e^x - 1$."""
     return torch.expm1(x) if isinstance(x, Tensor) else math.expm1(x)
 
 
 def log1p(x: Scalar) -> Scalar:
+    r"""$\log(1 + x)$."""
     return torch.log1p(x) if isinstance(x, Tensor) else math.log1p(x)
 
 
@@ -34,22 +37,27 @@ def log(x: Scalar) -> Scalar:
 
 
 def sqrt(x: Scalar) -> Scalar:
+    r"""$\sqrt x$."""
     return torch.sqrt(x) if isinstance(x, Tensor) else math.sqrt(x)
 
 
 def sin(x: Scalar) -> Scalar:
+    r"""$\sin x$."""
     return torch.sin(x) if isinstance(x, Tensor) else math.sin(x)
 
 
 def cos(x: Scalar) -> Scalar:
+    r"""$\cos x$."""
     return torch.cos(x) if isinstance(x, Tensor) else math.cos(x)
 
 
 def asinh(x: Scalar) -> Scalar:
+    """The inverse of sinh."""
     return torch.asinh(x) if isinstance(x, Tensor) else math.asinh(x)
 
 
 def atan2(y: Scalar, x: Scalar) -> Scalar:
+    """The angle of the point (x, y)."""
     if isinstance(y, Tensor) or isinstance(x, Tensor):
         return torch.atan2(torch.as_tensor(y), torch.as_tensor(x))
     return math.atan2(y, x)

@@ -23,17 +23,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Protocol, Self, final
+from typing import Protocol, Self, TypeAlias, final
 
 import torch
 from torch import Tensor
 
 from sdekit import random
-from sdekit.components import CHUNK, Components, Value, check_variances, mixture, operator, spectrum, tensors
+from sdekit.components import (
+    Components,
+    Value,
+    check_variances,
+    chunk_rows,
+    mixture,
+    operator,
+    principal,
+    spectrum,
+    tensors,
+)
 from sdekit.errors import SdekitError
 from sdekit.quantiles import check_probabilities, mixture_cdf, mixture_quantile
 
-Level = float | Tensor
+Level: TypeAlias = float | Tensor
+"""α or σ: one number, or one per sample."""
 
 
 class Law(Protocol):
@@ -138,8 +149,8 @@ class _MixtureLaw(ABC):
             raise SdekitError(f"n = {n}, but there are {len(paths)} paths: leave n out.")
         if n is not None and n < 0:
             raise SdekitError(f"n = {n} samples cannot be drawn: n must be at least 0.")
-        parts = self._parts
-        keys = random.path_keys(seed, n or 0 if paths is None else paths, self.device)
+        parts, numbers = self._parts, torch.arange(n or 0) if paths is None else paths
+        keys = random.path_keys(seed, numbers, self.device)
         which = torch.zeros_like(keys)
         if len(parts.weights) > 1:
             u = random.normals(keys, (), stream=random.STREAM_LAW + 1)[0]
@@ -193,7 +204,7 @@ class _MixtureLaw(ABC):
         if isinstance(sigma, float) and sigma == 0.0:
             self._require_density(alpha)
         parts, flat = self._parts.to(x), x.flatten(1) if x.ndim > 1 else x[:, None]
-        rows = max(1, CHUNK // parts.means.numel())
+        rows = chunk_rows(parts.means.numel(), x.device)
         if len(x) <= rows:
             return function(parts, flat, alpha, sigma)
         cuts = [slice(i, i + rows) for i in range(0, len(x), rows)]
@@ -282,6 +293,13 @@ class Gaussian(_MixtureLaw):
         self.event_shape = mean.shape
         self._parts = Components(mean.new_ones(1), mean.reshape(1, -1), variances, axes)
 
+    @classmethod
+    def from_root(cls, mean: Tensor, root: Tensor) -> Gaussian:
+        r"""$N(m, F F^\top)$ from F of shape (d, n), n ≥ d, without squaring it."""
+        variances, axes = principal(root[None])
+        parts = Components(mean.new_ones(1), mean.reshape(1, -1), variances.to(mean), axes.to(mean))
+        return cls._of(parts, mean.shape)
+
     def _moved(self, parts: Components) -> Gaussian:
         return Gaussian._of(parts, self.event_shape)
 
@@ -324,18 +342,10 @@ class GaussianMixture(_MixtureLaw):
     def components(self) -> tuple[Gaussian, ...]:
         """The K Gaussians."""
         p = self._parts
-        return tuple(
-            Gaussian._of(
-                Components(
-                    torch.ones_like(p.weights[:1]),
-                    p.means[k : k + 1],
-                    p.variances[k : k + 1],
-                    None if p.axes is None else p.axes[k : k + 1],
-                ),
-                self.event_shape,
-            )
-            for k in range(len(p.weights))
-        )
+        one, rows = torch.ones_like(p.weights[:1]), [slice(k, k + 1) for k in range(len(p.weights))]
+        axes = [None if p.axes is None else p.axes[k] for k in rows]
+        parts = (Components(one, p.means[k], p.variances[k], q) for k, q in zip(rows, axes, strict=True))
+        return tuple(Gaussian._of(part, self.event_shape) for part in parts)
 
 
 @final

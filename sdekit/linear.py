@@ -72,16 +72,17 @@ class GaussianKernel:
 
     def sample(self, x: Tensor, z: Tensor) -> Tensor:
         """$M x + b + Q^{1/2} z$ with the symmetric root, from standard normals ``z`` like ``x``."""
-        return self.mean(x) + apply_operator(operator_root(self.covariance), z)
+        return self.mean(x) + apply_operator(operator_root(self.covariance, x.shape[1:]), z)
 
 
-def operator_root(covariance: Operator) -> Operator:
-    """The symmetric square root of a covariance given as an :data:`Operator`."""
+def operator_root(covariance: Operator, event_shape: Shape) -> Operator:
+    """The symmetric square root of a covariance given as an :data:`Operator` on events of this shape."""
     if isinstance(covariance, float):
         return math.sqrt(covariance)
-    if covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1]:
+    if covariance.ndim == 2 and covariance.shape != tuple(event_shape):
         values, vectors = torch.linalg.eigh(covariance)
-        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        return root
     return covariance.sqrt()
 
 
@@ -121,7 +122,10 @@ class LinearProcess(ABC):
 
     @abstractmethod
     def shift(self, t: Time) -> float | Tensor:
-        """Where the process carries the point 0; the float 0.0 where it stays."""
+        """Where the process carries the point 0; the float 0.0 where it stays.
+
+        A number or shape E for one time, (B,) or (B, *E) for one time per sample.
+        """
 
 
 def check_interval(s: float, t: float, end: float) -> None:

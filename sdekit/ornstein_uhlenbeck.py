@@ -40,18 +40,19 @@ class Brownian(ScheduledProcess):
         return schedules.SquareRootTime(self.noise)
 
     def shift(self, t: Time) -> float | Tensor:
-        return _times(t, self.rate)
+        time, rate = _beside(t, self.rate)
+        return rate * time if rate.ndim or isinstance(t, Tensor) else float(rate) * float(t)
 
     def drift(self, t: Time, x: Tensor) -> Tensor:
         rate = torch.as_tensor(self.rate, dtype=x.dtype, device=x.device)
         return rate.expand(x.shape)
 
 
-def _times(coefficient: float | Tensor, point: float | Tensor) -> float | Tensor:
-    """``coefficient`` (a float, or one per sample) times a point of the event's shape."""
-    if isinstance(point, float) or isinstance(coefficient, float) or coefficient.ndim == 0:
-        return coefficient * point
-    return coefficient.reshape(-1, *(1,) * point.ndim) * point
+def _beside(t: Time, *values: float | Tensor) -> list[Tensor]:
+    """The time, one entry per sample in front of the event's dimensions, and ``values`` on its device; float64."""
+    time = torch.as_tensor(t, dtype=torch.float64)
+    tensors = [torch.as_tensor(v, dtype=torch.float64, device=time.device) for v in values]
+    return [time.reshape(-1, *(1,) * max(v.ndim for v in tensors)) if time.ndim else time, *tensors]
 
 
 @final
@@ -94,9 +95,8 @@ class OU(LinearProcess):
 
     @cached_property
     def schedule(self) -> schedules.DecayToStationary | None:
-        scalar = isinstance(self.theta, float) and isinstance(self.sigma, float)
-        if scalar and self.theta > 0 and self.sigma > 0:  # type: ignore[operator]
-            return schedules.DecayToStationary(self.theta, self.sigma)  # type: ignore[arg-type]
+        if isinstance(self.theta, float) and isinstance(self.sigma, float) and self.theta > 0 and self.sigma > 0:
+            return schedules.DecayToStationary(self.theta, self.sigma)
         return None
 
     def drift(self, t: Time, x: Tensor) -> Tensor:
@@ -113,10 +113,9 @@ class OU(LinearProcess):
         if isinstance(self.mu, float) and self.mu == 0.0:
             return 0.0
         if self._diagonal:
-            if isinstance(t, Tensor) and t.ndim == 1 and isinstance(self.theta, Tensor):
-                t = t.reshape(-1, *(1,) * self.theta.ndim)
-            gone = -torch.expm1(-torch.as_tensor(self.theta * t, dtype=torch.float64))
-            return float(gone * self.mu) if _is_float(t, self.mu, self.theta) else _times(gone, self.mu)
+            time, theta, mu = _beside(t, self.theta, self.mu)
+            moved = -torch.expm1(-theta * time) * mu
+            return moved if moved.ndim or isinstance(t, Tensor) else float(moved)
         return self.transition(0.0, float(t)).shift
 
     def transition(self, s: float, t: float) -> GaussianKernel:
@@ -180,10 +179,6 @@ class OU(LinearProcess):
         theta, spread = self._matrices()
         solution = scipy.linalg.solve_continuous_lyapunov(theta.numpy(), spread.numpy())
         return Gaussian(mean, torch.from_numpy(solution))
-
-
-def _is_float(*values: float | Tensor) -> bool:
-    return all(isinstance(v, float) for v in values)
 
 
 def _operator(value: Tensor) -> Operator:

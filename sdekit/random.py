@@ -9,7 +9,7 @@ $$ w = \mathrm{mix}\bigl(\underbrace{\mathrm{mix}(k_\text{seed} + p\,\Gamma)}_{\
 with the finaliser of SplitMix64 as mix, and Box–Muller turns it into the normals of the even step
 (cosine) and of the odd step (sine). The angle is the top 24 bits of ``w`` and the radius the low 40;
 in float64 a second hash supplies 40 further bits of angle and 13 of radius, so that a float32 draw is
-the float64 draw of the same address to about 1e-6. Since keys are added, a sample's noise depends on
+the float64 draw of the same address to about 1e-6 (to 1e-7/r where the radius r is small). Since keys are added, a sample's noise depends on
 its own path number alone: not on the batch, its order, or how it was cut into chunks.
 
 References: [steele2014], [boxmuller1958]; the idea of counter-based numbers is [salmon2011].
@@ -80,10 +80,7 @@ def path_keys(seed: int, paths: int | Sequence[int] | Tensor, device: torch.devi
     Returns:
         int64 tensor of shape (B,).
     """
-    if isinstance(paths, int):
-        numbers = torch.arange(paths, device=device)
-    else:
-        numbers = torch.as_tensor(paths, device=device)
+    numbers = torch.as_tensor(range(paths) if isinstance(paths, int) else paths, device=device)
     if numbers.ndim != 1 or numbers.is_floating_point():
         raise SdekitError(
             f"paths must be whole numbers, one per sample; got shape {tuple(numbers.shape)} of {numbers.dtype}."
@@ -117,7 +114,9 @@ def normals(
     first, last = start // 2, (start + count - 1) // 2
     numel = math.prod(event_shape)
     elements = torch.arange(numel, device=keys.device).mul_(_signed(_GAMMA_ELEMENT))
-    stream_key = key(stream)
+    # Two words: path and step keys are added, so no seed may have the key of a stream (z would be
+    # symmetric in path and step).
+    stream_key = key(0, stream)
     steps = torch.tensor(
         [_signed(mix(stream_key + pair * _GAMMA)) for pair in range(first, last + 1)],
         device=keys.device,

@@ -50,6 +50,17 @@ class Reverse:
         """The schedule of the forward process, if it has one."""
         return None if isinstance(self.process, GeneralSDE) else self.process.schedule
 
+    @property
+    def linear_process(self) -> LinearProcess:
+        """The forward process, where it is linear.
+
+        Raises:
+            SdekitError: it is a general SDE.
+        """
+        if isinstance(self.process, GeneralSDE):
+            raise SdekitError("This needs the reverse of a linear process such as sk.VP, not of sk.sde(...).")
+        return self.process
+
     def with_score(self, score: Score) -> Reverse:
         """The same dynamics with another score."""
         return replace(self, score=score)

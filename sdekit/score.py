@@ -111,6 +111,8 @@ def centred(process: LinearProcess, t: Time, x: Tensor) -> Tensor:
     shift = process.shift(t)
     if isinstance(shift, float):
         return x - shift if shift else x
+    if isinstance(t, Tensor) and t.ndim:
+        shift = shift.reshape(*shift.shape, *(1,) * (x.ndim - shift.ndim))
     return x - shift.to(x)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 Time: TypeAlias = float | Tensor
 """A time: a Python float, or a tensor with one entry per sample."""
 
-Scalar = TypeVar("Scalar", float, Tensor)
+Scalar = TypeVar("Scalar", float, Tensor, float | Tensor)
 """A scalar coefficient, of the same kind as the time that it was computed from."""
 
 Field: TypeAlias = Callable[[Time, Tensor], Tensor]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
@@ -109,7 +110,7 @@ class StepMethod(Stepper):
         clock = [-t for t in times] if backwards else list(times)
         dynamics = Reflected(sde) if backwards else sde
         noisy = sde.noise_type != "none"
-        draws = [((s, t),) if noisy else () for s, t in zip(times[:-1], times[1:], strict=True)]
+        draws = [((s, t),) if noisy else () for s, t in pairwise(times)]
 
         def advance(k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
             increment = increments[0] if increments else None

@@ -14,7 +14,7 @@ from sdekit.steppers.plan import Plan, PlannedStepper, Row, h_of
 
 @final
 class DDIM(PlannedStepper):
-    r"""$x_t = \alpha_t D + \sqrt{\sigma_t^2 - s^2}\,\varepsilon + s z$ with $s^2 = \eta^2 \sigma_t^2 (1 - e^{-2h})$, for η ≤ 1.
+    r"""$x_t = \alpha_t D + \sqrt{\sigma_t^2 - s^2}\,\varepsilon + s z$, $s^2 = \eta^2\sigma_t^2 (1 - e^{-2h})$, η ≤ 1.
 
     With $\rho^2 = 1 - \eta^2 (1 - e^{-2h})$ and $\varepsilon = (x - \alpha_s D)/\sigma_s$ this is
 

@@ -16,7 +16,8 @@ from sdekit.steppers.plan import Plan, PlannedStepper, Row, h_of
 class DPMpp2M(PlannedStepper):
     r"""DPM-Solver++(2M): the flow, second order, one evaluation per step.
 
-    $$ x_t = \frac{\sigma_t}{\sigma_s} x + \alpha_t (1 - e^{-h}) \Bigl[\bigl(1 + \tfrac{1}{2r}\bigr) D_0 - \tfrac{1}{2r} D_{-1}\Bigr],
+    $$ x_t = \frac{\sigma_t}{\sigma_s} x
+         + \alpha_t (1 - e^{-h}) \Bigl[\bigl(1 + \tfrac{1}{2r}\bigr) D_0 - \tfrac{1}{2r} D_{-1}\Bigr],
        \qquad r = \frac{h_{\text{prev}}}{h}, $$
 
     started with one DDIM step (r = ∞), whose local error is of second order and happens once.

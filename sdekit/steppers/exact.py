@@ -1,7 +1,8 @@
 r"""The exact kernel of a linear SDE, as a stepper: no discretisation error for any step.
 
 Forwards it samples ``process.transition(s, t)``. Backwards it needs a Gaussian data law, whose score is affine.
-Along an eigenvector of the data covariance with eigenvalue ℓ, and $v_t = \alpha_t^2 \ell + \sigma_t^2$, the map from s to t is
+Along an eigenvector of the data covariance with eigenvalue ℓ, and $v_t = \alpha_t^2 \ell + \sigma_t^2$, the map from
+s to t is
 
 $$ x_t - \alpha_t m = \psi\,(x_s - \alpha_s m) + \sqrt{v_t - \psi^2 v_s}\;z, \qquad
    \psi = \sqrt{\tfrac{v_t}{v_s}}\,\Bigl[\tfrac{\alpha_s}{\alpha_t}\sqrt{\tfrac{v_t}{v_s}}\Bigr]^{\eta^2} . $$
@@ -14,6 +15,7 @@ References: [pierret2025].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -50,7 +52,7 @@ class ExactLinear(Stepper):
 
     def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
         kernel = _kernel_of(sde)
-        steps = list(zip(times[:-1], times[1:], strict=True))
+        steps = list(pairwise(times))
         noisy = sde.noise_type != "none"
 
         def advance(k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:

@@ -28,7 +28,7 @@ from sdekit.errors import SdekitError
 from sdekit.linear import LinearProcess
 from sdekit.reverse import Reverse
 from sdekit.schedules import Schedule
-from sdekit.score import centred, conversion
+from sdekit.score import Score, centred, conversion, schedule_of
 from sdekit.steppers.base import Memory, Prepared, Stepper
 from sdekit.typing import Prediction
 
@@ -70,18 +70,17 @@ class PlannedStepper(Stepper):
         """
 
     def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
-        if not isinstance(sde, Reverse) or not isinstance(sde.process, LinearProcess):
-            raise SdekitError(f"{self.spec.name} needs reverse_time(process, score); got {sde!r}.")
-        schedule = sde.process.schedule
-        if schedule is None:
-            raise SdekitError(f"{self.spec.name} needs a process with a schedule; got {sde.process!r}.")
+        if not isinstance(sde, Reverse):
+            raise SdekitError(f"{self.spec.name} needs reverse_time(process, score); got {type(sde).__name__}.")
+        process = sde.linear_process
+        schedule = schedule_of(process)
         grid = torch.tensor(list(times), dtype=torch.float64)
         plan = self.plan(schedule, sde.eta, grid)
-        return Prepared(plan.draws, _Loop(sde, sde.process, schedule, plan, times))
+        return Prepared(plan.draws, _Loop(sde.score, process, schedule, plan, times))
 
 
 def h_of(schedule: Schedule, times: Tensor) -> Tensor:
-    """Steps in half-log-SNR, $h_k = \\lambda_{k+1} - \\lambda_k$."""
+    r"""Steps in half-log-SNR, $h_k = \lambda_{k+1} - \lambda_k$."""
     return schedule.lam(times).diff()
 
 
@@ -101,14 +100,14 @@ class _Loop:
 
     def __init__(
         self,
-        sde: Reverse,
+        score: Score,
         process: LinearProcess,
         schedule: Schedule,
         plan: Plan,
         times: Sequence[float],
     ) -> None:
-        self._score, self._process, self._times = sde.score, process, times
-        native = sde.score.prediction
+        self._score, self._process, self._times = score, process, times
+        native = score.prediction
         self._rows: list[list[_HostRow]] = []
         ages = [0]
         for rows, draws in zip(plan.rows, plan.draws, strict=True):

@@ -16,8 +16,9 @@ from torch import Tensor
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
 from sdekit.steppers.base import Memory, Spec, Step, StepMethod
+from sdekit.typing import Calculus
 
-_BOTH = frozenset({"ito", "stratonovich"})
+_BOTH: frozenset[Calculus] = frozenset({"ito", "stratonovich"})
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ExplicitRungeKutta(StepMethod):
 
 
 def _combine(x: Tensor, h: float, weights: tuple[Fraction, ...], slopes: list[Tensor]) -> Tensor:
-    """$x + h \\sum_j w_j k_j$, one new tensor."""
+    r"""$x + h \sum_j w_j k_j$, one new tensor."""
     moved = None
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:
