@@ -11,7 +11,7 @@ import bisect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Increment:
     w: Tensor
 
 
+@runtime_checkable
 class BrownianPath(Protocol):
     """A Brownian path for every sample of a batch."""
 

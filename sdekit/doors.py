@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from sdekit import grids, random
@@ -16,6 +17,15 @@ from sdekit.reverse import Reverse
 from sdekit.schedules import Schedule
 from sdekit.steppers import registry
 from sdekit.steppers.base import Prepared, Stepper
+
+
+def check_sde(sde: SDE) -> None:
+    """Refuse what is no SDE."""
+    if not isinstance(sde, SDE):
+        raise SdekitError(
+            f"solve needs an SDE: a process such as sk.VP(), sk.sde(...), reverse_time(...) or probability_flow(...); "
+            f"got {type(sde).__name__}."
+        )
 
 
 def check_state(x: Tensor) -> None:
@@ -120,6 +130,8 @@ def noise_source(
         if len(keys) != len(x):
             raise SdekitError(f"paths has {len(keys)} entries for {len(x)} samples: give one per sample.")
         return StepNoise(keys, event, x.dtype)
+    if not isinstance(noise, BrownianPath):
+        raise SdekitError(f"noise must be a seed (an int) or a Brownian path; got {type(noise).__name__}: {noise!r}.")
     if paths is not None:
         raise SdekitError("paths belongs to noise=seed; a Brownian path has its own paths= argument.")
     if tuple(noise.shape) != (len(x), *event):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -73,14 +74,16 @@ def solve(
     Raises:
         SdekitError: anything wrong with the arguments, before the first step.
     """
+    doors.check_sde(sde)
     doors.check_state(x)
     chosen = registry.get(stepper) if stepper is not None else doors.default_stepper(sde)
     registry.check(chosen, sde)
     nodes = doors.grid_of(sde, grid, steps)
     if end not in get_args(End):
         raise unknown_name("end", end, get_args(End))
-    if end == "denoise" and not (isinstance(sde, Reverse) and sde.schedule is not None):
-        raise SdekitError("end='denoise' needs the reverse of a process with a schedule.")
+    backwards = float(nodes[0]) > float(nodes[-1])
+    if end == "denoise" and not (isinstance(sde, Reverse) and sde.schedule is not None and backwards):
+        raise SdekitError("end='denoise' needs the reverse of a process with a schedule, on a decreasing grid.")
     saving = _Saving.of(nodes, save)
     counter = Counter()
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")
@@ -92,10 +95,12 @@ def solve(
         loop = _Loop(prepared, source, saving, report, max_steps, max_seconds)
         kept, done, cause = loop.run(x)
     ts, xs = saving.gather(kept)
+    final = kept[done]
     if end == "denoise" and cause is Status.SUCCESS and isinstance(sde, Reverse):
         counter.score += 1
-        ts, xs = _append_denoised(sde, ts, xs)
-    good = finite_samples(xs[-1])
+        final = _denoised(sde, saving.times[-1], final)
+        ts, xs = torch.cat([ts, ts.new_zeros(1)]), torch.cat([xs, final[None]])
+    good = finite_samples(final)
     status = torch.full((len(x),), cause, dtype=torch.int8, device=x.device)
     status = status.masked_fill(~good, Status.NON_FINITE)
     seconds = time.perf_counter() - started
@@ -110,7 +115,7 @@ def solve(
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),
     }
-    return Solution(ts, xs, xs[-1], stats, status, provenance)
+    return Solution(ts, xs, final, stats, status, provenance)
 
 
 def _problem(sde: SDE, nodes: Tensor) -> dict[str, Any]:
@@ -140,11 +145,15 @@ class _Saving:
             wanted = grid if save == "all" else grid[-1:]
         else:
             wanted = torch.as_tensor(save, dtype=torch.float64).reshape(-1).tolist()
-            outside = [t for t in wanted if not min(grid) <= t <= max(grid)]
+            nodes_up = sorted(grid)
+            low, high = nodes_up[0], nodes_up[-1]
+            for i, t in enumerate(wanted):
+                # A time that misses a node by rounding is the node: multistep methods divide by the step between.
+                node = _nearest(nodes_up, t)
+                wanted[i] = node if abs(node - t) <= 1e-12 * (high - low) else t
+            outside = [t for t in wanted if not low <= t <= high]
             if outside or not wanted:
-                raise SdekitError(
-                    f"save asks for {outside[:3] or 'no time at all'}; the grid spans [{min(grid):g}, {max(grid):g}]."
-                )
+                raise SdekitError(f"save asks for {outside[:3] or 'no time'}; the grid spans [{low:g}, {high:g}].")
         times = sorted({*grid, *wanted}, reverse=grid[0] > grid[-1])
         index = {t: i for i, t in enumerate(times)}
         return cls(times, [index[t] for t in wanted])
@@ -198,13 +207,15 @@ class _Loop:
         return kept, done, cause
 
 
-def _append_denoised(sde: Reverse, ts: Tensor, xs: Tensor) -> tuple[Tensor, Tensor]:
-    """E[x₀ | x_t] at the last time, appended at t = 0."""
-    t, x, process = float(ts[-1]), xs[-1], sde.linear_process
-    output = sde.score.output(t, x)
-    denoised = convert(output, t, x, process, sde.score.prediction, "sample")
-    zero = torch.zeros(1, dtype=torch.float64)
-    return torch.cat([ts, zero]), torch.cat([xs, denoised[None]])
+def _denoised(sde: Reverse, t: float, x: Tensor) -> Tensor:
+    """E[x₀ | x_t]."""
+    return convert(sde.score.output(t, x), t, x, sde.linear_process, sde.score.prediction, "sample")
+
+
+def _nearest(times: list[float], t: float) -> float:
+    """The entry of the sorted ``times`` nearest to ``t``."""
+    i = bisect.bisect_left(times, t)
+    return min(times[max(i - 1, 0) : i + 1], key=lambda node: abs(node - t))
 
 
 def _reporter(progress: Progress, stack: ExitStack) -> Callable[[int, int], None] | None:

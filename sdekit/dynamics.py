@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, get_args
+from typing import Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from sdekit.errors import SdekitError, unknown_name
 from sdekit.typing import Calculus, Direction, Field, NoiseType, Time
 
 
+@runtime_checkable
 class SDE(Protocol):
     """What a stepper sees: two fields, and what is declared about them."""
 

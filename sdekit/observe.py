@@ -31,6 +31,8 @@ def _check(name: str, answer: Tensor, x: Tensor) -> Tensor:
             f"The {name} returned {got} for a state of shape {tuple(x.shape)} on {x.device}: "
             "it must return one tensor like the state."
         )
+    if answer.dtype != x.dtype and torch.promote_types(answer.dtype, x.dtype) != x.dtype:
+        raise SdekitError(f"The {name} returned {answer.dtype} for a state of {x.dtype}: return value.to(x).")
     return answer
 
 

@@ -9,8 +9,9 @@ $$ w = \mathrm{mix}\bigl(\underbrace{\mathrm{mix}(k_\text{seed} + p\,\Gamma)}_{\
 with the finaliser of SplitMix64 as mix, and Box–Muller turns it into the normals of the even step
 (cosine) and of the odd step (sine). The angle is the top 24 bits of ``w`` and the radius the low 40;
 in float64 a second hash supplies 40 further bits of angle and 13 of radius, so that a float32 draw is
-the float64 draw of the same address to about 1e-6 (to 1e-7/r where the radius r is small). Since keys are added, a sample's noise depends on
-its own path number alone: not on the batch, its order, or how it was cut into chunks.
+the float64 draw of the same address to about 1e-6 (to 1e-7/r where the radius r is small). Since keys
+are added, a sample's noise depends on its own path number alone: not on the batch, its order, or how it
+was cut into chunks.
 
 References: [steele2014], [boxmuller1958]; the idea of counter-based numbers is [salmon2011].
 """

@@ -47,7 +47,7 @@ class Solution:
     Attributes:
         ts: The times that were saved, float64, shape (T,).
         xs: The states there, shape (T, B, *E).
-        final: The last state, shape (B, *E); equal to ``xs[-1]``.
+        final: The state where the run ended, shape (B, *E), whether or not ``save`` asked for it.
         stats: Steps, evaluations, seconds.
         status: How each sample ended, int8 of shape (B,), values of :class:`Status`.
         provenance: Versions, stepper, grid size, seed, dtype and device.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -97,9 +98,7 @@ def order(
     return fit_order(steps, [law_error(problem, chosen, n) for n in steps], floor)
 
 
-def _strong_order(
-    problem: Problem, stepper: Stepper, steps: Sequence[int], samples: int, seed: int
-) -> OrderEstimate:
+def _strong_order(problem: Problem, stepper: Stepper, steps: Sequence[int], samples: int, seed: int) -> OrderEstimate:
     """Order of the root mean square error on paths that all step counts share."""
     if problem.path is None:
         raise SdekitError(f"The problem {problem.name!r} has no exact path, so no strong error.")
@@ -110,12 +109,16 @@ def _strong_order(
     exact = problem.path(x, path.increment(float(finest.min()), float(finest.max())).w)
     squares = torch.stack(
         [
-            (solve(problem.sde, x, problem.grid(n), stepper, noise=path).check().final - exact).flatten(1).square().sum(1)
+            (solve(problem.sde, x, problem.grid(n), stepper, noise=path).check().final - exact)
+            .flatten(1)
+            .square()
+            .sum(1)
             for n in steps
         ]
     )
-    whole = fit_order(steps, squares.mean(1).sqrt().tolist(), floor=1e-14)
-    parts = [fit_order(steps, part.mean(1).sqrt().tolist(), 1e-14).order for part in squares.chunk(16, 1)]
+    mean = squares.mean(1)
+    relative = (0.5 * squares.std(1) / mean / samples**0.5).tolist()  # of the root of the mean
+    whole = fit_order(steps, mean.sqrt().tolist(), sampled=relative)
+    parts = [fit_order(steps, part.mean(1).sqrt().tolist(), sampled=relative).order for part in squares.chunk(16, 1)]
     sampling = float(torch.tensor(parts).std()) / len(parts) ** 0.5
-    uncertainty = max(whole.uncertainty, sampling)
-    return OrderEstimate(whole.order, uncertainty, whole.local, whole.steps, whole.errors, whole.floor)
+    return replace(whole, uncertainty=max(whole.uncertainty, sampling))

@@ -1,8 +1,10 @@
 r"""Orders of convergence from errors: a fit of $e(h) = C h^p (1 + D h)$.
 
 A bare line through log–log points reads a correct first-order method as 0.77 on coarse grids. The factor
-$1 + D h$ takes up the next term of the expansion. The fit uses the finest levels that stand clear of the floor. Its
-uncertainty is the larger of the least-squares standard error and of the change when the coarsest level is dropped.
+$1 + D h$ takes up the next term of the expansion; what it neglects is $O(h^2)$, and that is the weight of a level when the
+errors are exact. Where they are sampled, their relative standard errors are. The fit uses the finest levels that stand
+clear of the floor. Its uncertainty is the larger of the least-squares standard error and of the change when the
+coarsest level is dropped.
 """
 
 from __future__ import annotations
@@ -53,13 +55,19 @@ class OrderEstimate:
         return "exact" if self.exact else f"{self.order:.3f} ± {self.uncertainty:.3f}"
 
 
-def fit_order(steps: Sequence[int], errors: Sequence[float], floor: float = 1e-14) -> OrderEstimate:
+def fit_order(
+    steps: Sequence[int],
+    errors: Sequence[float],
+    floor: float = 1e-14,
+    sampled: Sequence[float] | None = None,
+) -> OrderEstimate:
     """Fit an order to errors at increasing step counts.
 
     Args:
         steps: Step counts, increasing.
         errors: Errors there, positive.
         floor: Error of round-off; levels within 50 floors are left out.
+        sampled: Relative standard errors of sampled errors; None where the errors are exact.
 
     Raises:
         SdekitError: lengths differ, step counts do not increase, or an error is negative or not finite.
@@ -70,7 +78,9 @@ def fit_order(steps: Sequence[int], errors: Sequence[float], floor: float = 1e-1
         raise SdekitError(f"An order needs finite errors ≥ 0; got {list(errors)}.")
     pairs = zip(steps, errors, steps[1:], errors[1:], strict=False)
     local = tuple(math.log(a / b) / math.log(n / m) if a > 0 and b > 0 else math.nan for m, a, n, b in pairs)
-    clear = [(1.0 / n, e) for n, e in zip(steps, errors, strict=True) if e > _CLEAR * floor][-_LEVELS:]
+    spread = sampled or [1.0 / n**2 for n in steps]
+    levels = zip(steps, errors, spread, strict=True)
+    clear = [(1.0 / n, e, s) for n, e, s in levels if e > _CLEAR * floor][-_LEVELS:]
     order, uncertainty = math.nan, math.nan
     if len(clear) >= 4:
         order, uncertainty = _fit(clear)
@@ -79,15 +89,16 @@ def fit_order(steps: Sequence[int], errors: Sequence[float], floor: float = 1e-1
     return OrderEstimate(order, uncertainty, local, tuple(steps), tuple(errors), floor)
 
 
-def _fit(levels: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """p and its standard error, by least squares on log e = log C + p log h + log(1 + D h)."""
-    h, e = np.array(levels).T
+def _fit(levels: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """P and its standard error, by least squares on log e = log C + p log h + log(1 + D h)."""
+    h, e, spread = np.array(levels).T
+    weight = spread.min() / spread
     scaled = h / h.max()
     slope = np.log(e[-2] / e[-1]) / np.log(h[-2] / h[-1])
 
     def residuals(q: np.ndarray) -> np.ndarray:
         factor = np.maximum(1.0 + q[2] * scaled, 1e-3)
-        return q[0] + q[1] * np.log(scaled) + np.log(factor) - np.log(e)
+        return weight * (q[0] + q[1] * np.log(scaled) + np.log(factor) - np.log(e))
 
     start = [np.log(e[-1]) - slope * np.log(scaled[-1]), slope, 0.0]
     fit = least_squares(residuals, start, xtol=1e-15, ftol=1e-15, gtol=1e-15)
