@@ -110,19 +110,14 @@ class Timed:
         """
         ours, other = self._synchronised(ours), self._synchronised(beside or (lambda: None))
         other(), ours()  # the first calls pay for imports, lazy initialisation and memory
-        round_seconds = _seconds(other) + _seconds(ours)
-        rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(self._seconds / round_seconds)))
-        beside_seconds: list[float] = []
-        self._benchmark.pedantic(ours, setup=lambda: beside_seconds.append(_seconds(other)), rounds=rounds)
+        once = _seconds(other) + _seconds(ours)
+        rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(self._seconds / max(once, 1e-9))))
+        theirs: list[float] = []
+        self._benchmark.pedantic(ours, setup=lambda: theirs.append(_seconds(other)), rounds=rounds)
         self._benchmark.extra_info.update(facts, steps=steps, device=str(self._device))
-        if self._benchmark.stats is None:  # --benchmark-disable
-            return
-        seconds = self._benchmark.stats.stats.data
-        self._benchmark.extra_info["seconds_per_step"] = statistics.median(seconds) / steps
-        if beside is not None:
-            ratios = [mine / its for mine, its in zip(seconds, beside_seconds, strict=True)]
-            self._benchmark.extra_info["beside_seconds_per_step"] = statistics.median(beside_seconds) / steps
-            self._benchmark.extra_info["ratio"] = statistics.median(ratios)
+        if self._benchmark.stats is not None:  # None under --benchmark-disable
+            measured = _summary(self._benchmark.stats.stats.data, theirs if beside else [], steps)
+            self._benchmark.extra_info.update(measured)
 
     def _synchronised(self, function: Call) -> Call:
         """``function``, returning only when the device has done its work."""
@@ -140,6 +135,16 @@ def _seconds(function: Call) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
+
+
+def _summary(ours: list[float], theirs: list[float], steps: int) -> dict[str, float]:
+    """Medians per step, and the ratio twice: the median over rounds, and of the best rounds (the quieter one)."""
+    summary = {"seconds_per_step": statistics.median(ours) / steps}
+    if theirs:
+        summary["beside_seconds_per_step"] = statistics.median(theirs) / steps
+        summary["ratio"] = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        summary["ratio_of_best"] = min(ours) / min(theirs)
+    return summary
 
 
 @pytest.fixture

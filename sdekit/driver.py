@@ -25,7 +25,7 @@ from sdekit.steppers.base import Prepared, Stepper
 
 End = Literal["stop", "denoise"]
 Save = Literal["final", "all"] | Tensor | Sequence[float]
-Progress = bool | Callable[[int, int], None]
+Progress = bool | Callable[[int, int], None] | None
 
 _LOOK_EVERY = 64  # steps between looks at whether any sample is still finite: each costs a host sync
 
@@ -41,7 +41,7 @@ def solve(
     save: Save = "final",
     end: End = "stop",
     steps: int | None = None,
-    progress: Progress = False,
+    progress: Progress = None,
     max_steps: int = 100_000,
     max_seconds: float | None = None,
 ) -> Solution:
@@ -220,7 +220,7 @@ def _nearest(times: list[float], t: float) -> float:
 
 def _reporter(progress: Progress, stack: ExitStack) -> Callable[[int, int], None] | None:
     """What to call after every step."""
-    if progress is False:
+    if progress is None or progress is False:
         return None
     if callable(progress):
         return progress

@@ -20,6 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from sdekit.components import principal, rotate, square_root
 from sdekit.errors import SdekitError
 from sdekit.laws import Gaussian, Law
 from sdekit.schedules import Schedule
@@ -38,12 +39,7 @@ def apply_operator(operator: Operator, x: Tensor) -> Tensor:
     operator = operator.to(x)
     if operator.shape == x.shape[1:] or operator.ndim == 0:
         return operator * x
-    flat = x.flatten(1)
-    # An unrolled sum over columns: matrix products round differently in different batches.
-    total = flat[:, :1] * operator[:, 0]
-    for j in range(1, flat.shape[1]):
-        total = total.addcmul(flat[:, j : j + 1], operator[:, j])
-    return total.reshape(x.shape)
+    return rotate(x.flatten(1)[:, None], operator.mT[None]).reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,9 @@ def operator_root(covariance: Operator, event_shape: Shape) -> Operator:
     if isinstance(covariance, float):
         return math.sqrt(covariance)
     if covariance.ndim == 2 and covariance.shape != tuple(event_shape):
-        values, vectors = torch.linalg.eigh(covariance)
-        root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-        return root
+        variances, axes = principal(square_root(covariance)[None])
+        symmetric: Tensor = (axes[0] * variances[0].sqrt()) @ axes[0].mT
+        return symmetric.to(covariance)
     return covariance.sqrt()
 
 

@@ -134,7 +134,9 @@ class Flow(ScheduledProcess):
 class DiscreteVP(ScheduledProcess):
     r"""The DDPM chain $x_i = \sqrt{1-\beta_i}\,x_{i-1} + \sqrt{\beta_i}\,z$ as a process, t = i/L.
 
-    Its marginals are exact at every t = i/L (a network's integer timestep is i − 1).
+    Its marginals are exact at every t = i/L (a network's integer timestep is i − 1). Its rate β jumps there, so
+    steppers that see the rates (euler-maruyama, heun, …) fall to first order once their steps are as short as the
+    chain's; steppers written in λ (ddim, dpmpp-2m) keep their order.
 
     References: [ho2020ddpm].
     """

@@ -81,12 +81,12 @@ def path_keys(seed: int, paths: int | Sequence[int] | Tensor, device: torch.devi
     Returns:
         int64 tensor of shape (B,).
     """
-    numbers = torch.as_tensor(range(paths) if isinstance(paths, int) else paths, device=device)
+    numbers = torch.arange(paths) if isinstance(paths, int) else torch.as_tensor(paths)
     if numbers.ndim != 1 or numbers.is_floating_point():
         raise SdekitError(
             f"paths must be whole numbers, one per sample; got shape {tuple(numbers.shape)} of {numbers.dtype}."
         )
-    return _mix_(numbers.to(torch.int64).mul(_signed(_GAMMA)).add_(_signed(key(seed))))
+    return _mix_(numbers.to(device, torch.int64).mul(_signed(_GAMMA)).add_(_signed(key(seed))))
 
 
 def normals(

@@ -15,6 +15,7 @@ from sdekit.steppers.runge_kutta import RK4, Euler, Heun
 STEPPERS: dict[str, type[Stepper]] = {
     stepper.spec.name: stepper for stepper in (EulerMaruyama, Euler, Heun, RK4, ExactLinear, DDIM, DPMpp2M)
 }
+"""Name → stepper class."""
 
 
 def get(stepper: str | Stepper) -> Stepper:

@@ -1,8 +1,8 @@
 """What law did that solver really produce? Exact laws, exact flows and orders of the production solvers."""
 
+from sdekit.problems.quantile_flow import mid_quantiles, quantile_flow
 from sdekit.verify.affine import AffineMap, affine_map, numerical_law
 from sdekit.verify.convergence import law_error, order
-from sdekit.verify.flow import mid_quantiles, quantile_flow
 from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.transport import Density1D, transported_law
 

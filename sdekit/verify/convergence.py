@@ -1,4 +1,4 @@
-"""How far from the truth a solver is on a problem, by the sharpest method that applies, and at what order it gets there."""
+"""How far from the truth a solver is on a problem, and at what order it gets there."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sdekit.driver import solve
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.laws import Gaussian
 from sdekit.metrics import wasserstein2
-from sdekit.problems import Problem
+from sdekit.problems.base import Problem
+from sdekit.problems.quantile_flow import mid_quantiles
 from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.verify.affine import numerical_law
-from sdekit.verify.flow import mid_quantiles
 from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.transport import transported_law
 

@@ -1,10 +1,9 @@
 r"""Orders of convergence from errors: a fit of $e(h) = C h^p (1 + D h)$.
 
-A bare line through log–log points reads a correct first-order method as 0.77 on coarse grids. The factor
-$1 + D h$ takes up the next term of the expansion; what it neglects is $O(h^2)$, and that is the weight of a level when the
-errors are exact. Where they are sampled, their relative standard errors are. The fit uses the finest levels that stand
-clear of the floor. Its uncertainty is the larger of the least-squares standard error and of the change when the
-coarsest level is dropped.
+A bare line through log–log points reads a correct first-order method as 0.77 on coarse grids. The factor $1 + D h$
+takes up the next term of the expansion. What it neglects is $O(h^2)$, so exact errors are weighted by $h^{-2}$; sampled
+ones by their relative standard errors. The fit uses the finest levels that stand clear of the floor. Its uncertainty
+is the larger of the least-squares standard error and of the change when the coarsest level is dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -72,7 +72,7 @@ def fit_order(
     Raises:
         SdekitError: lengths differ, step counts do not increase, or an error is negative or not finite.
     """
-    if len(steps) != len(errors) or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+    if len(steps) != len(errors) or any(b <= a for a, b in pairwise(steps)):
         raise SdekitError(f"An order needs increasing step counts, each with an error; got {steps} and {errors}.")
     if not all(math.isfinite(e) and e >= 0 for e in errors):
         raise SdekitError(f"An order needs finite errors ≥ 0; got {list(errors)}.")

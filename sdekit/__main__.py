@@ -1,0 +1,5 @@
+"""``python -m sdekit``."""
+
+from sdekit.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,319 @@
+"""``sdekit list`` and ``sdekit show``: what there is, generated from what it declares."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sdekit.cli import page
+from sdekit.cli.command import Command, choice
+from sdekit.errors import SdekitError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sdekit.problems import Problem
+    from sdekit.steppers import Spec
+
+_CLASSES = ("linear-additive", "additive", "diagonal", "commutative", "general")
+_LEGEND = """\
+Orders and noise by class: l linear with additive noise, a additive, s scalar,
+d diagonal, c commutative, g general; -- where it does not apply.
+evals: evaluations of the drift or network in a step.  eta: the reverse-time
+SDEs it integrates.  log-SNR: needs the reverse of a process with a schedule."""
+
+
+def orders(by_class: Mapping[str, float]) -> str:
+    """Orders by problem class, such as ``1 la, 0.5 dcg``."""
+    values = dict.fromkeys(by_class[c] for c in _CLASSES if c in by_class)
+    parts = (f"{v:g} {''.join(c[0] for c in _CLASSES if by_class.get(c) == v)}" for v in values)
+    return ", ".join(parts) or "--"
+
+
+def eta_range(eta: tuple[float, float]) -> str:
+    """A range of η in words."""
+    low, high = eta
+    if low == high:
+        return f"{low:g}"
+    return f"≥ {low:g}" if math.isinf(high) else f"{low:g} … {high:g}"
+
+
+def _noise(spec: Spec) -> str:
+    return "".join(n[0] for n in ("additive", "scalar", *_CLASSES[2:]) if n in spec.noise_types) or "--"
+
+
+def _optional(order: float | None) -> str:
+    return "--" if order is None else f"{order:g}"
+
+
+def steppers_table() -> Table:
+    """Every stepper with its declared facts."""
+    from sdekit.steppers import registry
+
+    specs = [registry.get(name).spec for name in registry.STEPPERS]
+    rows = [
+        (
+            s.name,
+            str(s.evaluations),
+            "exact" if s.kind == "exact" else _optional(s.ode),
+            "exact" if s.kind == "exact" else orders(s.strong),
+            "exact" if s.kind == "exact" else orders(s.weak),
+            _noise(s),
+            eta_range(s.eta),
+            "yes" if s.needs_schedule else "--",
+        )
+        for s in specs
+    ]
+    return page.table("steppers", ("name", ">evals", ">ODE", "strong", "weak", "noise", "eta", "log-SNR"), rows)
+
+
+def problems_table() -> Table:
+    """Every problem with what can be measured on it."""
+    from sdekit import problems
+
+    rows = []
+    for name, make in problems.PROBLEMS.items():
+        problem = problems.get(name)
+        rows.append((name, problem.summary, "any" if _takes_eta(make) else "--", ", ".join(kinds(problem))))
+    return page.table("problems", ("name", "what it is", "eta", "orders of"), rows)
+
+
+def kinds(problem: Problem) -> list[str]:
+    """The kinds of order that have an exact answer on a problem, the sharpest first."""
+    known = {"w2": problem.law, "ode": problem.flow, "strong": problem.path}
+    return [kind for kind, answer in known.items() if answer is not None]
+
+
+def _takes_eta(make: Callable[..., Problem]) -> bool:
+    return "eta" in inspect.signature(make).parameters
+
+
+def processes_table() -> Table:
+    """Every process with its default parameters."""
+    from sdekit.cli import choices
+
+    rows = []
+    for name, kind in choices.processes().items():
+        made = choices.process(name)
+        rows.append((name, f"sk.{kind.__name__}({_parameters(kind)})", f"[{made.t_min:g}, {made.t_max:g}]"))
+    return page.table("processes", ("name", "in Python", "times"), rows)
+
+
+def _parameters(kind: type) -> str:
+    """The parameters of a process, except the ends of its grid."""
+    fields = [f for f in dataclasses.fields(kind) if f.init and not f.name.startswith("t_m")]
+    return ", ".join(f.name if f.default is dataclasses.MISSING else f"{f.name}={f.default:g}" for f in fields)
+
+
+def grids_table() -> Table:
+    """Every grid with its first line."""
+    from sdekit.cli import choices
+
+    rows = [(name, _first_line(grid)) for name, grid in choices.grids().items()]
+    return page.table("grids", ("name", "what it is"), rows)
+
+
+def data_table() -> Table:
+    """Every data law."""
+    from sdekit.cli import choices
+
+    return page.table("data", ("name", "what it is"), list(choices.data().items()))
+
+
+def _first_line(thing: object) -> str:
+    return page.prose((inspect.getdoc(thing) or "").split("\n\n")[0]).splitlines()[0]
+
+
+TOPICS: dict[str, Callable[[], Table]] = {
+    "steppers": steppers_table,
+    "problems": problems_table,
+    "processes": processes_table,
+    "grids": grids_table,
+    "data": data_table,
+}
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Print one table or all."""
+    for topic in (options.topic,) if options.topic else TOPICS:
+        page.show(TOPICS[topic](), *([_LEGEND, ""] if topic == "steppers" else []))
+    return 0
+
+
+def run_show(options: argparse.Namespace) -> int:
+    """Print the page of one name."""
+    name = options.name.lower()
+    for pages in (_stepper_pages, _problem_pages, _process_pages, _grid_pages):
+        found = pages()
+        for known, make in found.items():
+            if known.replace("_", "-") == name.replace("_", "-"):
+                page.show(*make(known))
+                return 0
+    every = [known for pages in (_stepper_pages, _problem_pages, _process_pages, _grid_pages) for known in pages()]
+    raise unknown_name("stepper, problem, process or grid", options.name, every)
+
+
+Page = Callable[[str], Iterable[Any]]
+
+
+def _stepper_pages() -> dict[str, Page]:
+    from sdekit.steppers import registry
+
+    return dict.fromkeys(registry.STEPPERS, _stepper_page)
+
+
+def _problem_pages() -> dict[str, Page]:
+    from sdekit import problems
+
+    return dict.fromkeys(problems.PROBLEMS, _problem_page)
+
+
+def _process_pages() -> dict[str, Page]:
+    from sdekit.cli import choices
+
+    return dict.fromkeys(choices.processes(), _process_page)
+
+
+def _grid_pages() -> dict[str, Page]:
+    from sdekit.cli import choices
+
+    return dict.fromkeys(choices.grids(), _grid_page)
+
+
+def _by_class(by_class: Mapping[str, float]) -> str:
+    return ", ".join(f"{v:g} {c}" for c, v in by_class.items()) or "not declared"
+
+
+def _stepper_page(name: str) -> Iterable[Any]:
+    from sdekit.steppers import registry
+
+    stepper = registry.get(name)
+    spec = stepper.spec
+    exact = spec.kind == "exact"
+    yield page.fill(f"{name}: {spec.summary}") + "\n"
+    yield page.prose(inspect.getdoc(type(stepper)) or "") + "\n"
+    yield page.facts(
+        [
+            ("evaluations per step", str(spec.evaluations)),
+            ("order on an ODE", "exact" if exact else "not declared" if spec.ode is None else f"{spec.ode:g}"),
+            ("strong order", "exact" if exact else _by_class(spec.strong)),
+            ("weak order", "exact" if exact else _by_class(spec.weak)),
+            ("noise", ", ".join(sorted(spec.noise_types))),
+            ("calculus", ", ".join(sorted(spec.calculus))),
+            ("eta", eta_range(spec.eta)),
+            ("needs a schedule", "yes: it is written in the log-SNR" if spec.needs_schedule else "no"),
+            ("references", ", ".join(spec.references)),
+        ]
+    )
+    example = _problem_for(spec)
+    if example:
+        yield f"\nexample: sdekit converge {example[0]} {name}{example[1]}"
+
+
+def _problem_for(spec: Spec) -> tuple[str, str] | None:
+    """A problem that a stepper fits, and the option for its η."""
+    from sdekit import problems
+    from sdekit.steppers import registry
+
+    for name, make in problems.PROBLEMS.items():
+        for eta in (0.0, 1.0) if _takes_eta(make) else (None,):
+            problem = problems.get(name, **({} if eta is None else {"eta": eta}))
+            if registry.obstacle(spec, problem.sde) is None:
+                return name, f" --eta {eta:g}" if eta else ""
+    return None
+
+
+def _problem_page(name: str) -> Iterable[Any]:
+    from sdekit import problems
+    from sdekit.steppers import registry
+
+    make, problem = problems.PROBLEMS[name], problems.get(name)
+    able = [s for s in registry.STEPPERS if registry.obstacle(registry.get(s).spec, problem.sde) is None]
+    nodes = problem.grid(2)
+    function = make.func if isinstance(make, functools.partial) else make
+    yield page.fill(f"{name}: {problem.summary}") + "\n"
+    if not isinstance(make, functools.partial):
+        yield page.prose(inspect.getdoc(function) or "") + "\n"
+    yield page.facts(
+        [
+            ("detects", problem.detects),
+            ("times", f"{float(nodes[0]):g} → {float(nodes[-1]):g}"),
+            ("state", f"shape {tuple(problem.initial.event_shape)}"),
+            ("noise", f"{problem.sde.noise_type}, {problem.sde.calculus}"),
+            ("takes --eta", "yes (default 0, the probability flow)" if _takes_eta(make) else "no"),
+            ("orders of", ", ".join(kinds(problem))),
+        ]
+    )
+    yield "\n" + page.fill(f"steppers that fit: {', '.join(able)}", "  ")
+    yield f"\nexample: sdekit converge {name} {' '.join(able[:2])}"
+
+
+def _process_page(name: str) -> Iterable[Any]:
+    from sdekit.cli import choices
+
+    kind, made = choices.processes()[name], choices.process(name)
+    yield f"{name}: sk.{kind.__name__}({_parameters(kind)})\n"
+    yield page.prose(inspect.getdoc(kind) or "") + "\n"
+    schedule = made.schedule
+    ends = "none" if schedule is None else f"{schedule.lam(made.t_max):.3g} … {schedule.lam(made.t_min):.3g}"
+    yield page.facts([("times", f"[{made.t_min:g}, {made.t_max:g}]"), ("log-SNR", ends), ("noise", made.noise_type)])
+    yield f"\nexample: sdekit solve --process {name}"
+
+
+def _grid_page(name: str) -> Iterable[Any]:
+    from sdekit.cli import choices
+
+    grid = choices.grids()[name]
+    call = ", ".join(str(p).split(":")[0] for p in inspect.signature(grid).parameters.values())
+    yield f"{name}: sk.grids.{name}({call})\n"
+    yield page.prose(inspect.getdoc(grid) or "")
+    try:
+        times = ", ".join(f"{t:.3g}" for t in grid(choices.process("vp"), 5).tolist())
+        yield f"\nvp in 5 steps: {times}"
+    except SdekitError:
+        pass
+    yield f"\nexample: sdekit solve --process vp --grid {name}"
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "topic",
+        nargs="?",
+        type=choice("list", lambda: TOPICS),
+        metavar="TOPIC",
+        help=f"{', '.join(TOPICS)} (default: all)",
+    )
+
+
+def _show_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a stepper, problem, process or grid, as `sdekit list` prints it")
+
+
+LIST = Command(
+    name="list",
+    purpose="tables of what there is, with declared orders and costs",
+    detail="Steppers, test problems, processes, time grids and data, read off the registries.",
+    examples=(
+        ("sdekit list", "everything"),
+        ("sdekit list steppers", "the solvers, with orders by class of problem and evaluations per step"),
+    ),
+    arguments=_list_arguments,
+    run=run_list,
+)
+
+SHOW = Command(
+    name="show",
+    purpose="the page of one stepper, problem, process or grid",
+    detail="Its formula, what it declares about itself, its references, and a line to try.",
+    examples=(
+        ("sdekit show ddim", "the formula of DDIM and its declared orders"),
+        ("sdekit show vp-gaussian", "a problem, and the steppers that fit it"),
+    ),
+    arguments=_show_arguments,
+    run=run_show,
+)

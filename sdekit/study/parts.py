@@ -1,0 +1,15 @@
+"""All that a study does, in order."""
+
+from __future__ import annotations
+
+from sdekit.study import convergence, digits, marginals, rewind
+from sdekit.study.settings import Settings
+from sdekit.study.tasks import Task
+
+PARTS = {"marginals": marginals.tasks, "convergence": convergence.tasks, "rewind": rewind.tasks, "digits": digits.tasks}
+"""Part → its tasks under some settings."""
+
+
+def plan(settings: Settings) -> list[Task]:
+    """Every task, in the order of ``results.jsonl``."""
+    return [task for tasks in PARTS.values() for task in tasks(settings)]

@@ -1,0 +1,91 @@
+"""What a study is made of: everything that its results depend on, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+import torch
+
+from sdekit.errors import SdekitError, unknown_name
+from sdekit.problems.reverse import DATA, PROCESSES
+from sdekit.solution import versions
+from sdekit.steppers.registry import STEPPERS
+
+FORMAT = "sdekit-study-1"
+CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSES)
+PROBLEMS = (*CONVERGENCE, "digits")
+"""What ``problems=`` may name."""
+
+
+@final
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for.
+
+    Attributes:
+        problems: Names out of :data:`PROBLEMS`; each part takes those that concern it.
+        solvers: Registry names.
+        steps: Step counts of the convergence part; None for the defaults of each method.
+        device: Where samples are drawn and the network runs; exact laws are always computed on the CPU.
+        seed: Of all noise.
+        quick: Fewer samples and step counts.
+    """
+
+    problems: tuple[str, ...]
+    solvers: tuple[str, ...]
+    steps: tuple[int, ...] | None
+    device: str
+    seed: int
+    quick: bool
+
+    @classmethod
+    def of(
+        cls,
+        problems: Sequence[str] | None,
+        solvers: Sequence[str] | None,
+        steps: Sequence[int] | None,
+        device: str,
+        seed: int,
+        quick: bool,
+    ) -> Settings:
+        """Checked settings, with defaults filled in.
+
+        Raises:
+            SdekitError: an unknown problem, solver or device, or step counts that no order can be fitted to.
+        """
+        problems = _known("problem of the study", problems, PROBLEMS)
+        solvers = _known("stepper", solvers, tuple(STEPPERS))
+        if steps is not None:
+            steps = tuple(steps)
+            whole = all(isinstance(n, int) and n >= 1 for n in steps)
+            if not whole or not steps or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+                raise SdekitError(f"steps must be increasing whole numbers ≥ 1, such as 16 32 64 128; got {steps}.")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise SdekitError(f"The device {device!r} cannot be used here: use 'cpu'.") from error
+        return cls(problems, solvers, steps, device, int(seed), bool(quick))
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """Names of the processes that the chosen problems run under."""
+        return tuple(p for p in PROCESSES if any(name.startswith(f"{p}-") for name in self.problems))
+
+    def document(self) -> dict[str, Any]:
+        """As it is written to ``study.json``: the settings and the versions that results depend on."""
+        return json.loads(json.dumps({"format": FORMAT, **asdict(self), "versions": versions()}))  # type: ignore[no-any-return]
+
+
+def _known(kind: str, names: Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """``names`` in the order of ``known``; all of them for None."""
+    if names is None:
+        return known
+    for name in names:
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    if not names:
+        raise SdekitError(f"No {kind} was chosen: leave it out for all of them, or name some of {', '.join(known)}.")
+    return tuple(name for name in known if name in names)

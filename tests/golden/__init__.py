@@ -1,0 +1,59 @@
+"""Golden laws: every stepper again, from its paper, in 40 digits, sharing no code with sdekit.
+
+A golden law is deliberately simple. It says what the named scheme does on a given grid to Gaussian data (and to linear
+SDEs), and the production solver must produce that law to rounding. Orders of convergence cannot see a slip that leaves
+the order alone; a golden law sees any change of the scheme.
+
+To add a solver: write its recursion here, from the paper and not from the solver's file, and enter it in
+:data:`GOLDEN`. What it is tested on follows from the stepper's ``Spec``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from golden import samplers, step_methods
+from golden.form import Form, mp, noise
+from golden.processes import Line
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What is known of one scheme. None: it does not integrate such problems.
+
+    Attributes:
+        reverse: ``(line, eta, times, x, i) -> x``: the way back along axis i of the data.
+        forward: ``(line, times, x, i) -> x``: the forward process along axis i.
+        method: ``(f, kick, times, x) -> x``: a step method, for any linear SDE.
+    """
+
+    reverse: Callable[..., Form] | None = None
+    forward: Callable[..., Form] | None = None
+    method: Callable[..., Form] | None = None
+
+
+def step_method(method, stochastic: bool) -> Golden:
+    """A golden law for every kind of problem from a step method."""
+
+    def reverse(line: Line, eta, times, x: Form, i: int) -> Form:
+        kick = lambda k, t: mp.mpf(eta) * mp.sqrt(line.process.g2(t)) * noise(k, i)  # noqa: E731
+        return method(lambda t, y: line.reverse_drift(t, y, eta), kick, times, x)
+
+    def forward(line: Line, times, x: Form, i: int) -> Form:
+        kick = lambda k, t: mp.sqrt(line.process.g2(t)) * noise(k, i)  # noqa: E731
+        return method(line.drift, kick, times, x)
+
+    return Golden(reverse, forward if stochastic else None, method)
+
+
+GOLDEN: dict[str, Golden] = {
+    "euler-maruyama": step_method(step_methods.euler_maruyama, stochastic=True),
+    "euler": step_method(step_methods.euler, stochastic=False),
+    "heun": step_method(step_methods.heun, stochastic=False),
+    "rk4": step_method(step_methods.rk4, stochastic=False),
+    "exact-linear": Golden(samplers.exact_linear, samplers.exact_forward),
+    "ddim": Golden(samplers.ddim),
+    "dpmpp-2m": Golden(samplers.dpmpp_2m),
+}
+"""Registry name → golden law."""

@@ -1,0 +1,200 @@
+"""The keyed normals: known answers, independence of everything but the address, and the law N(0, 1).
+
+Statistical checks run on fixed seeds, so they pass or fail for ever; the stated rates are the probability that a
+perfect generator would have failed them when they were written. |z| < 5 has rate 6e-7.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+
+from sdekit import random
+from sdekit.random import STREAM_GRID, STREAM_LAW, key, mix, normals, path_keys
+
+WORD = 2**64
+GAMMA, GAMMA_ELEMENT = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
+
+# The first two are the first outputs of SplitMix64 seeded with 0 and with 1, as published.
+KEYS = [
+    16294208416658607535,
+    10451216379200822465,
+    3069472533636442495,
+    6791897765849424158,
+    16490336266968443936,
+]
+PATH_KEYS = [8409816773569330625, -5137267319001854395, -2612723244073729496, -3376913891708091951]
+NORMALS = [
+    [[-0.559400797499632, -1.3504736837765028], [0.41360255657213, 0.7230309527916551]],
+    [[-0.0418689179314502, 0.09256900447201072], [1.3224914041206084, -0.3759266212797057]],
+    [[-1.0743104929010827, -1.1829100749972319], [1.324214359371034, -0.23950895407593362]],
+]
+
+
+def finaliser(x: int) -> int:
+    """SplitMix64's, from Steele, Lea and Flood (2014), figure 16, as improved by Stafford (variant 13)."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) % WORD
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) % WORD
+    return x ^ (x >> 31)
+
+
+def folded(*words: int) -> int:
+    out = 0
+    for word in words:
+        out = finaliser((out + word + GAMMA) % WORD)
+    return out
+
+
+def reference(seed: int, path: int, stream: int, step: int, element: int) -> float:
+    """The documented formula, one draw at a time, in Python's integers and floats."""
+    path_key = finaliser((folded(seed) + path * GAMMA) % WORD)
+    step_key = finaliser((folded(0, stream) + step // 2 * GAMMA) % WORD)
+    word = finaliser((path_key + element * GAMMA_ELEMENT + step_key) % WORD)
+    extra = finaliser((word + GAMMA) % WORD)
+    angle = (word >> 40 << 40) | (extra & (2**40 - 1))
+    angle -= WORD if angle >= WORD // 2 else 0
+    radius = ((word & (2**40 - 1)) << 13 | extra >> 51) + 0.5
+    r = math.sqrt(-2.0 * math.log(radius * 2.0**-53))
+    theta = math.pi * angle * 2.0**-63
+    return r * (math.sin(theta) if step % 2 else math.cos(theta))
+
+
+def block(seed: int, paths: int, elements: int, steps: int, stream: int = 0) -> Tensor:
+    """Normals of shape (steps, paths, elements)."""
+    return normals(path_keys(seed, paths), (elements,), stream=stream, count=steps)
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """z-score of E[ab] = 0 for independent standardised a and b."""
+    return float((a * b).sum()) / math.sqrt(a.numel())
+
+
+def test_known_integers() -> None:
+    assert [mix(0), mix(1), mix(WORD - 1)] == [0, 6238072747940578789, 13029008266876403067]
+    assert [key(0), key(1), key(0, 1), key(1, 0), key(-1)] == KEYS
+    assert path_keys(7, [0, 1, -1, 2**62]).tolist() == PATH_KEYS
+
+
+def test_known_normals() -> None:
+    z = normals(path_keys(2024, [0, 5]), (2,), stream=1, start=3, count=3)
+    torch.testing.assert_close(z, torch.tensor(NORMALS, dtype=torch.float64), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("stream", [0, 1, STREAM_GRID, STREAM_LAW])
+@pytest.mark.parametrize("seed", [0, 1, 2**63 + 5, -3])
+def test_formula(seed: int, stream: int, device: torch.device) -> None:
+    paths, steps, elements = [0, 3, 10**12], [0, 1, 2, 7], 3
+    keys = path_keys(seed, paths, device)
+    for step in steps:
+        z = normals(keys, (elements,), stream=stream, start=step)[0].tolist()
+        for (i, path), e in itertools.product(enumerate(paths), range(elements)):
+            assert z[i][e] == pytest.approx(reference(seed, path, stream, step, e), rel=0, abs=1e-14)
+
+
+def test_types_agree(device: torch.device) -> None:
+    keys = path_keys(11, 500, device)
+    wide, narrow = (normals(keys, (200,), stream=0, count=10, dtype=t) for t in (torch.float64, torch.float32))
+    radius = (wide[0::2].square() + wide[1::2].square()).sqrt().repeat_interleave(2, 0)
+    error = (narrow.double() - wide).abs()
+    assert narrow.dtype == torch.float32
+    assert bool((error < 4e-6 + 1e-7 / radius).all())
+    assert float((error < 1e-5).double().mean()) > 1 - 1e-5
+    half = normals(keys, (200,), stream=0, count=10, dtype=torch.bfloat16)
+    assert torch.equal(half, narrow.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_draw_depends_on_its_address_alone(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+    full = normals(path_keys(5, 40, device), shape, stream=2, count=9, dtype=dtype)
+    for paths in ([7], [39, 0, 7], list(range(3, 20))):
+        for start, count in ((0, 9), (0, 1), (3, 1), (3, 4), (4, 5), (8, 1)):
+            part = normals(path_keys(5, paths, device), shape, stream=2, start=start, count=count, dtype=dtype)
+            assert torch.equal(part, full[start : start + count, paths])
+
+
+def test_elements_are_numbered_in_order() -> None:
+    keys = path_keys(5, 3)
+    assert torch.equal(normals(keys, (2, 6), stream=0).flatten(2), normals(keys, (12,), stream=0))
+
+
+def test_paths_may_be_a_number_a_list_or_a_tensor() -> None:
+    assert torch.equal(path_keys(3, 4), path_keys(3, [0, 1, 2, 3]))
+    assert torch.equal(path_keys(3, 4), path_keys(3, torch.arange(4, dtype=torch.int32)))
+    assert torch.equal(path_keys(3, 4), path_keys(3 + WORD, 4))
+
+
+def test_no_generator_is_touched() -> None:
+    before = torch.get_rng_state()
+    block(0, 10, 10, 10)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("paths", "elements", "steps"), [(2000, 1, 1000), (20, 1000, 100), (1000, 40, 50)])
+def test_moments(paths: int, elements: int, steps: int) -> None:
+    """Rate 6e-7 for each of the six moments."""
+    z = block(1, paths, elements, steps).flatten()
+    for k in range(1, 7):
+        mean = scipy.stats.norm.moment(k)
+        spread = math.sqrt(scipy.stats.norm.moment(2 * k) - mean**2)
+        assert abs(float(z.pow(k).mean()) - mean) * math.sqrt(len(z)) / spread < 5
+
+
+def test_kolmogorov_smirnov() -> None:
+    """Rate 1e-6 each."""
+    z = block(2, 2000, 10, 100).flatten()
+    assert scipy.stats.kstest(z.numpy(), "norm").pvalue > 1e-6
+    single = normals(path_keys(2, 2000), (10,), stream=0, count=100, dtype=torch.float32).flatten()
+    assert scipy.stats.kstest(single.double().numpy(), "norm").pvalue > 1e-6
+    angles = torch.atan2(*block(3, 2000, 10, 100).unflatten(0, (50, 2)).unbind(1)).flatten()
+    assert scipy.stats.kstest(angles.numpy() / math.pi, scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-6
+
+
+def test_tails() -> None:
+    """Counts beyond 4 and 4.5; rate 1e-6 each by the exact binomial law."""
+    z = block(4, 2000, 10, 100).flatten().abs()
+    for bound in (4.0, 4.5):
+        count = int((z > bound).sum())
+        assert scipy.stats.binomtest(count, len(z), 2 * scipy.stats.norm.sf(bound)).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("seed", [0, 1, 77])
+@pytest.mark.parametrize("stream", [0, 1, STREAM_GRID])
+def test_no_correlation(seed: int, stream: int) -> None:
+    """Across steps, paths, elements, odd and even steps, of values and of squares: rate 6e-7 each, 126 in all."""
+    z = block(seed, 64, 64, 64, stream)
+    for a in (z, (z.square() - 1) / math.sqrt(2)):
+        pairs = {
+            "step": (a[1:], a[:-1]),
+            "two steps": (a[2:], a[:-2]),
+            "odd and even": (a[0::2], a[1::2]),
+            "path": (a[:, 1:], a[:, :-1]),
+            "element": (a[..., 1:], a[..., :-1]),
+            "path and step": (a[1:, 1:], a[:-1, :-1]),
+            "four corners": (a[:-2, :-1] * a[2:, 1:], a[:-2, 1:] * a[2:, :-1]),
+        }
+        for where, (p, q) in pairs.items():
+            assert abs(correlation(p, q)) < 5, where
+
+
+@pytest.mark.parametrize(("seed", "stream"), [(0, 0), (1, 1), (STREAM_GRID, STREAM_GRID), (0, 1), (1, 0)])
+def test_paths_and_steps_are_different_dimensions(seed: int, stream: int) -> None:
+    """Keys of paths and steps are added: a seed that is also a stream must not make z symmetric in the two."""
+    z = block(seed, 32, 64, 64, stream)
+    for half in (z[0::2], z[1::2]):
+        off = ~torch.eye(32, dtype=torch.bool)
+        assert abs(correlation(half[off], half.transpose(0, 1)[off])) < 5
+
+
+def test_streams_and_seeds_are_independent() -> None:
+    """Rate 6e-7 each."""
+    base = block(9, 64, 64, 64)
+    others = [block(9, 64, 64, 64, s) for s in (1, 2, STREAM_GRID, STREAM_LAW, STREAM_LAW + 1)]
+    others += [block(s, 64, 64, 64) for s in (10, 8, 9 + 2**32, random.mix(9))]
+    for other in others:
+        assert abs(correlation(base, other)) < 5
