@@ -109,9 +109,10 @@ class Timed:
             facts: Written to ``extra_info`` as they are.
         """
         ours, other = self._synchronised(ours), self._synchronised(beside or (lambda: None))
-        other(), ours()  # the first calls pay for imports, lazy initialisation and memory
         once = _seconds(other) + _seconds(ours)
-        rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(self._seconds / max(once, 1e-9))))
+        if once < self._seconds:  # the first calls paid for imports, lazy initialisation and memory
+            once = _seconds(other) + _seconds(ours)
+        rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, int(self._seconds / once)))
         theirs: list[float] = []
         self._benchmark.pedantic(ours, setup=lambda: theirs.append(_seconds(other)), rounds=rounds)
         self._benchmark.extra_info.update(facts, steps=steps, device=str(self._device))

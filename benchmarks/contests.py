@@ -31,6 +31,10 @@ class Setting:
         return random.normals(keys, self.shape[1:], stream=random.STREAM_LAW, dtype=self.dtype)[0]
 
 
+Make = Callable[[Setting], tuple[Call, Call]]
+"""Makes what is timed: ours, theirs."""
+
+
 @dataclass(frozen=True)
 class Contest:
     """One row."""
@@ -39,8 +43,7 @@ class Contest:
     """What is done."""
     beside: str
     """Who else does it."""
-    make: Callable[[Setting], tuple[Call, Call]]
-    """Makes what is timed: ours, theirs."""
+    make: Make
     shape: tuple[int, ...]
     steps: int
     target: float | None = None

@@ -7,6 +7,8 @@ from pathlib import Path
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import sdekit
+from sdekit.cli import COMMANDS
+from sdekit.cli.command import parser_of
 
 project = "sdekit"
 author = "The sdekit authors"
@@ -29,6 +31,8 @@ myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+_TYPES = ("Calculus", "Direction", "Field", "NoiseType", "Prediction", "Scalar", "Shape", "Time")
+autodoc_type_aliases = {name: f"sdekit.typing.{name}" for name in _TYPES}
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "alpha"
@@ -77,10 +81,11 @@ def _translate(app, what, name, obj, options, lines):
     lines[:] = text
 
 
-# The tables of steppers are made from what the steppers declare, whenever the page is built.
+# The tables of steppers and the command line are read off the registries, whenever a page is built.
 
 _CLASSES = ("linear-additive", "additive", "diagonal", "commutative", "general")
 _NOISES = ("none", "additive", "scalar", "diagonal", "commutative", "general")
+_CALCULI = {"ito": "Itô", "stratonovich": "Stratonovich"}
 
 
 def _number(value: float | None) -> str:
@@ -97,25 +102,17 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def _facts() -> str:
     """What each registered stepper is and what it takes."""
-    head = ["name", "method", "form", "calls per step", "noise", "calculus", "η backwards", "needs λ", "source"]
     rows = []
     for name, stepper in sdekit.STEPPERS.items():
         spec = stepper.spec
         noises = [noise for noise in _NOISES if noise in spec.noise_types]
-        rows.append(
-            [
-                f"`{name}`",
-                spec.summary,
-                spec.kind,
-                str(spec.evaluations),
-                "any" if len(noises) == len(_NOISES) else ", ".join(noises),
-                ", ".join({"ito": "Itô", "stratonovich": "Stratonovich"}[c] for c in sorted(spec.calculus)),
-                _etas(*spec.eta),
-                "yes" if spec.needs_schedule else "no",
-                f"{{cite}}`{','.join(spec.references)}`" if spec.references else "–",
-            ]
-        )
-    return _markdown(head, rows)
+        noise = "any" if len(noises) == len(_NOISES) else ", ".join(noises)
+        if not spec.noise_types <= {"none", "additive"}:  # else the two calculi agree
+            noise += f" ({' or '.join(_CALCULI[c] for c in sorted(spec.calculus))})"
+        source = f" {{cite}}`{','.join(spec.references)}`" if spec.references else ""
+        needs = "yes" if spec.needs_schedule else "no"
+        rows.append([f"`{name}`", spec.summary + source, str(spec.evaluations), noise, _etas(*spec.eta), needs])
+    return _markdown(["name", "method", "calls per step", "noise", "η", "needs λ"], rows)
 
 
 def _orders() -> str:
@@ -132,15 +129,23 @@ def _orders() -> str:
     return _markdown(["name", "ODE", *_CLASSES], rows)
 
 
-_TABLES = {"facts": _facts, "orders": _orders}
+def _commands() -> str:
+    """The help of every command."""
+    parser = parser_of(COMMANDS.values())
+    (chosen,) = (action for action in parser._actions if action.dest == "command")
+    helps = {f"sdekit {name}": one.format_help() for name, one in chosen.choices.items()}
+    return "\n".join(f"## {name}\n\n```text\n{text}```\n" for name, text in helps.items())
 
 
-def _fill_tables(app, docname, source):
-    """Replace the line ``<!-- stepper table: NAME -->``."""
-    source[0] = re.sub(r"<!-- stepper table: (\w+) -->", lambda m: _TABLES[m[1]](), source[0])
+_GENERATED = {"facts of the steppers": _facts, "orders of the steppers": _orders, "commands": _commands}
+
+
+def _generate(app, docname, source):
+    """Replace each comment ``<!-- generated: WHAT -->``."""
+    source[0] = re.sub(r"<!-- generated: (.+?) -->", lambda m: _GENERATED[m[1]](), source[0])
 
 
 def setup(app):
-    """Translate docstrings between autodoc and the parser; write the tables of steppers."""
+    """Translate docstrings between autodoc and the parser; write what is generated."""
     app.connect("autodoc-process-docstring", _translate)
-    app.connect("source-read", _fill_tables)
+    app.connect("source-read", _generate)

@@ -1,6 +1,6 @@
 """sdekit: SDE solvers in PyTorch whose convergence is verified."""
 
-from sdekit import grids, score
+from sdekit import grids, metrics, problems, score, verify
 from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
 from sdekit.driver import solve
 from sdekit.dynamics import sde
@@ -54,9 +54,12 @@ __all__ = [
     "SubVP",
     "exact_score",
     "grids",
+    "metrics",
     "probability_flow",
+    "problems",
     "reverse_time",
     "score",
     "sde",
     "solve",
+    "verify",
 ]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -132,7 +133,7 @@ def _check(device: str, dtype: str) -> None:
 
 
 def _measure(raw: Path, quick: bool, select: str | None, device: str, dtype: str) -> None:
-    """pytest in a process of its own: it sets allocator thresholds and warning filters for its whole process."""
+    """Run pytest in a process of its own: the suite sets allocator thresholds and warning filters."""
     command = [sys.executable, "-m", "pytest", str(_FOLDER), "--rootdir", str(_FOLDER.parent)]
     command += ["-q", "--no-header", "-p", "no:xdist", "-p", "no:cacheprovider"]
     command += [f"--benchmark-json={raw}", "--benchmark-quiet", "--device", device, "--dtype", dtype]
@@ -164,11 +165,11 @@ def read(raw: Mapping[str, Any], settings: Mapping[str, Any]) -> Report:
 def show(report: Report, console: Console) -> None:
     """Print a report: contests first, then solvers."""
     place = report.machine
-    trick = "on" if place["heap_trick"] else "off"
     console.print(
-        f"{place['gpu'] or place['cpu']}, {place['threads']} thread(s), heap trick {trick}, "
-        + ", ".join(f"{name} {version}" for name, version in report.versions.items())
+        f"{place['gpu'] or place['cpu']}, {place['threads']} thread(s), "
+        f"heap trick {'on' if place['heap_trick'] else 'off'}, {report.settings['device']}, {report.settings['dtype']}"
     )
+    console.print(", ".join(f"{name} {version}" for name, version in report.versions.items()))
     for kind, title, columns in (
         ("contest", "Against floors and peers", _CONTEST_COLUMNS),
         ("solver", "Solvers against their evaluations alone", _SOLVER_COLUMNS),
@@ -186,7 +187,7 @@ def _microseconds(seconds: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else f"{value:.2g}" if abs(value) < 10 else f"{value:.0f}"
 
 
 def _judged(row: Row) -> str:
@@ -196,32 +197,31 @@ def _judged(row: Row) -> str:
     return f"[{'green' if row.ratio <= row.target else 'red'}]{_number(row.ratio)}[/]"
 
 
-_WHERE: list[Column] = [("shape", lambda r: r.shape), ("type", lambda r: r.dtype)]
-_RATIOS: list[Column] = [("ratio", _judged), ("of best", lambda r: _number(r.ratio_of_best))]
-_CONTEST_COLUMNS: list[Column] = [
-    ("work", lambda r: r.work),
-    ("beside", lambda r: r.beside),
-    *_WHERE,
+_TIMES: list[Column] = [
     ("µs/step", lambda r: _microseconds(r.seconds_per_step)),
     ("theirs", lambda r: _microseconds(r.beside_seconds_per_step)),
-    *_RATIOS,
+    ("ratio", _judged),
+    ("best", lambda r: _number(r.ratio_of_best)),
+]
+_CONTEST_COLUMNS: list[Column] = [
+    ("contest", lambda r: f"{r.work} / {r.beside}"),
+    ("shape", lambda r: r.shape),
+    *_TIMES,
     ("target", lambda r: _number(r.target)),
 ]
 _SOLVER_COLUMNS: list[Column] = [
-    ("problem", lambda r: r.work),
-    ("stepper", lambda r: r.ours),
-    *_WHERE,
-    ("evaluations", lambda r: _number(r.evaluations)),
-    ("error (W2)", lambda r: _number(r.error)),
-    ("µs/step", lambda r: _microseconds(r.seconds_per_step)),
-    *_RATIOS,
+    ("stepper on problem", lambda r: f"{r.ours} on {r.work}"),
+    ("shape", lambda r: r.shape),
+    ("calls", lambda r: _number(r.evaluations)),
+    ("W2", lambda r: _number(r.error)),
+    *_TIMES,
 ]
 
 
 def _table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, (name, _) in enumerate(columns):
-        table.add_column(name, justify="left" if i < 2 else "right")
+        table.add_column(name, justify="left" if i < 2 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(text(row) for _, text in columns))
     return table

@@ -81,7 +81,10 @@ def from_times(times: Sequence[float] | Tensor) -> Tensor:
     Raises:
         SdekitError: fewer than two times, one that is not finite, or times that turn round.
     """
-    grid = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
+    try:
+        grid = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError) as error:
+        raise SdekitError(f"A grid is a tensor or a sequence of numbers, as from sk.grids; got {times!r}.") from error
     if grid.ndim != 1 or len(grid) < 2:
         raise SdekitError(f"A grid needs at least two times in one dimension; got shape {tuple(grid.shape)}.")
     if not bool(torch.isfinite(grid).all()):

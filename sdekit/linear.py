@@ -39,6 +39,8 @@ def apply_operator(operator: Operator, x: Tensor) -> Tensor:
     operator = operator.to(x)
     if operator.shape == x.shape[1:] or operator.ndim == 0:
         return operator * x
+    if operator.ndim != 2 or operator.shape[1] != x.shape[1:].numel():
+        raise SdekitError(f"An operator of shape {tuple(operator.shape)} does not act on events {tuple(x.shape[1:])}.")
     return rotate(x.flatten(1)[:, None], operator.mT[None]).reshape(x.shape)
 
 
@@ -135,6 +137,9 @@ def check_interval(s: float, t: float, end: float) -> None:
 
 class ScheduledProcess(LinearProcess):
     """A linear process whose coordinates all share one schedule."""
+
+    def __post_init__(self) -> None:
+        _ = self.schedule  # refuses bad parameters now rather than in the middle of a run
 
     @property
     @abstractmethod

@@ -299,10 +299,9 @@ def read(
         raise SdekitError(
             f"{path} is damaged: it does not say what was trained, or its tensors do not fit ({error})."
         ) from error
-    if told.get("prediction") != PREDICTION or not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-        raise SdekitError(
-            f"{path} is damaged: a weight is not finite, or it predicts something else than {PREDICTION!r}."
-        )
+    finite = math.isfinite(net.std) and all(bool(torch.isfinite(value).all()) for value in tensors.values())
+    if not finite or told.get("prediction") != PREDICTION:
+        raise SdekitError(f"{path} is damaged: a number is not finite, or it does not predict {PREDICTION!r}.")
     return net.eval().requires_grad_(False), process, about
 
 

@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import final
 
 from sdekit import elementary as el
+from sdekit.errors import SdekitError
 from sdekit.typing import Scalar
 
 
@@ -116,6 +117,17 @@ class ExplodingSchedule(Schedule):
         return 0.0 * t
 
 
+def _require(fits: bool, wanted: str, **parameters: float) -> None:
+    if not fits:
+        got = ", ".join(f"{name} = {value:g}" for name, value in parameters.items())
+        raise SdekitError(f"This schedule needs {wanted}; got {got}.")
+
+
+def _require_beta(beta_min: float, beta_max: float) -> None:
+    fits = min(beta_min, beta_max) >= 0.0 < max(beta_min, beta_max) < math.inf
+    _require(fits, "β(t) ≥ 0 and not 0 throughout", beta_min=beta_min, beta_max=beta_max)
+
+
 def _linear_beta_integral(beta_min: float, beta_max: float, t: Scalar) -> Scalar:
     return t * (beta_min + 0.5 * (beta_max - beta_min) * t)
 
@@ -133,6 +145,9 @@ class LinearBeta(PreservingSchedule):
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        _require_beta(self.beta_min, self.beta_max)
 
     def integral(self, t: Scalar) -> Scalar:
         return _linear_beta_integral(self.beta_min, self.beta_max, t)
@@ -152,6 +167,9 @@ class SubLinearBeta(Schedule):
     beta_min: float = 0.1
     beta_max: float = 20.0
     noiseless = 0.0
+
+    def __post_init__(self) -> None:
+        _require_beta(self.beta_min, self.beta_max)
 
     def _integral(self, t: Scalar) -> Scalar:
         return _linear_beta_integral(self.beta_min, self.beta_max, t)
@@ -185,6 +203,9 @@ class CosineAngle(PreservingSchedule):
 
     offset: float = 0.008
     signalless = 1.0
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.offset < math.inf, "offset ≥ 0", offset=self.offset)
 
     @cached_property
     def _rate(self) -> float:
@@ -224,6 +245,10 @@ class GeometricSigma(ExplodingSchedule):
     sigma_min: float = 0.01
     sigma_max: float = 50.0
 
+    def __post_init__(self) -> None:
+        fits = 0.0 < self.sigma_min < self.sigma_max < math.inf
+        _require(fits, "0 < sigma_min < sigma_max", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
+
     @cached_property
     def _log_ratio(self) -> float:
         return math.log(self.sigma_max / self.sigma_min)
@@ -248,6 +273,9 @@ class SigmaTime(ExplodingSchedule):
 
     sigma_max: float = 80.0
     noiseless = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.sigma_max < math.inf, "sigma_max > 0", sigma_max=self.sigma_max)
 
     @property
     def end(self) -> float:  # type: ignore[override]
@@ -334,6 +362,9 @@ class SquareRootTime(ExplodingSchedule):
     noise: float = 1.0
     end: float = math.inf
     noiseless = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.noise < math.inf, "noise > 0", noise=self.noise)
 
     def sigma(self, t: Scalar) -> Scalar:
         return self.noise * el.sqrt(t)

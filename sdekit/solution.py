@@ -104,11 +104,11 @@ class Solution:
             SdekitError: no such file, or not a solution.
         """
         tensors, meta = read_tensors(path, _FORMAT)
-        return cls(
-            **tensors,
-            stats=Statistics(**json.loads(meta["stats"])),
-            provenance=json.loads(meta["provenance"]),
-        )
+        try:
+            stats, provenance = Statistics(**json.loads(meta["stats"])), json.loads(meta["provenance"])
+            return cls(**tensors, stats=stats, provenance=provenance)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SdekitError(f"Cannot read {path}: the solution is incomplete ({error!r}).") from error
 
 
 def read_tensors(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -131,7 +131,7 @@ def read_tensors(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[s
 def write_whole(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all: beside it first, then renamed over it."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:

@@ -159,12 +159,12 @@ def train(
             missing package. All before the first step.
     """
     nets.require_safetensors()
-    recipe = recipe or _recipe(task)
+    source, recipe = data.source(task), recipe or RECIPES[task]
     steps = recipe.steps if steps is None else steps
     if steps < 1 or (minutes is not None and not minutes > 0):
         raise SdekitError(f"A training needs steps ≥ 1 and minutes > 0; got steps = {steps}, minutes = {minutes}.")
     path = Path(out or f"{task}.safetensors")
-    job = _Job(task, recipe, data.source(task), steps, seed)
+    job = _Job(task, recipe, source, steps, seed)
     run = _Run.start(job)
     checkpoint = path.with_name(f"{path.name}.checkpoint")
     run.resume(checkpoint)
@@ -282,10 +282,8 @@ class _Run:
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for i, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in slots.items()}
-        progress = {"done": str(self.done), "seconds": str(self.seconds)}
-        nets.write_tensors(
-            checkpoint, tensors, {"format": CHECKPOINT_FORMAT, "training": self.job.identity, **progress}
-        )
+        meta = {"training": self.job.identity, "done": str(self.done), "seconds": str(self.seconds)}
+        nets.write_tensors(checkpoint, tensors, {"format": CHECKPOINT_FORMAT, **meta})
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint, if there is one."""
@@ -327,9 +325,8 @@ class _Run:
             data_sha256=job.source.sha256,
             versions=versions(),
         )
-        about = {f.name: getattr(trained, f.name) for f in fields(trained)}
-        for kept_otherwise in ("path", "process", "architecture"):
-            del about[kept_otherwise]
+        elsewhere = ("path", "process", "architecture")
+        about = {f.name: getattr(trained, f.name) for f in fields(trained) if f.name not in elsewhere}
         nets.write(path, self.average, trained.process, about)
         return trained
 
@@ -386,12 +383,6 @@ def _reporter(progress: Progress) -> Iterator[Callable[[int, int, float], None]]
             yield lambda done, total, held_out: bars.update(
                 bar, completed=done, total=total, description=f"held-out loss {held_out:.4f}"
             )
-
-
-def _recipe(task: str) -> Recipe:
-    if task not in RECIPES:
-        raise unknown_name("task", task, RECIPES)
-    return RECIPES[task]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

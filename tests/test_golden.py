@@ -1,15 +1,16 @@
 r"""The law that every production solver produces is the law of the scheme it is named after, to 1e-12.
 
 Data: a Gaussian in three dimensions with variances 0.01, 0.25 and 1 along rotated axes. Along each of them a scheme is
-a scalar recursion (``golden/``). Starts: a Gaussian that shares no axis with the data. Grids: 16 and 5 steps in the pattern
-1, 3, 2, so that a coefficient which is right only for equal steps is wrong here. What is tested follows from the Specs.
+a scalar recursion (``golden/``). Starts: a Gaussian that shares no axis with the data. Grids: 16 and 5 steps in the
+pattern 1, 3, 2, so that a coefficient which is right only for equal steps is wrong here. What is tested follows from
+the Specs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, product
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ CASES = {
     "VP": Case(sk.VP(), processes.vp(0.1, 20.0), 1e-3, 1.0),
     "VE": Case(sk.VE(), processes.ve(0.01, 50.0), 0.0, 1.0, rho=1.0),
     "OU": Case(sk.OU(1.3, 0.7, 0.9), processes.ou(1.3, 0.9), 1e-2, 3.0, q=(0.7, 0.7, 0.7)),
-    "OU, a mean per coordinate": Case(sk.OU(0.8, torch.tensor(MU, dtype=torch.float64), 1.4), processes.ou(0.8, 1.4), 1e-2, 3.0, q=MU),
+    "OU, a mean per coordinate": Case(sk.OU(0.8, double(mp.matrix(MU)), 1.4), processes.ou(0.8, 1.4), 1e-2, 3.0, q=MU),
     "SubVP": Case(sk.SubVP(), processes.sub_vp(0.1, 20.0), 1e-2, 1.0),
     "Cosine": Case(sk.Cosine(), processes.cosine(0.008), 1e-2, 0.98),
     "EDM": Case(sk.EDM(), processes.edm(), 0.002, 80.0, rho=7.0),
@@ -100,19 +101,17 @@ CASES = {
 }
 
 
-@cache
-def reverse_map(name: str, case: str, eta: float, steps: int, up: bool = False) -> tuple[list[float], Map]:
-    """Grid and golden map of a reverse problem."""
-    times = CASES[case].grid(steps)[:: -1 if up else 1]
-    exact = [mp.mpf(t) for t in times]
+def golden_map(name: str, case: Case, eta: float, times: list[float]) -> Map:
+    """What the named scheme does on a reverse problem."""
     law = GOLDEN[name].reverse
     assert law is not None, f"GOLDEN[{name!r}] needs a law for reverse problems: its Spec says that it solves them"
-    forms = [law(line, eta, exact, start(i), i) for i, line in enumerate(CASES[case].lines())]
-    return times, Map.of(forms).turned(AXES)
+    exact = [mp.mpf(t) for t in times]
+    forms = [law(line, eta, exact, start(i), i) for i, line in enumerate(case.lines())]
+    return Map.of(forms).turned(AXES)
 
 
 def deviation(sde: SDE, stepper: str | Stepper, times: list[float], golden: Map) -> float:
-    """Largest deviation of the production law, and of its map, from the golden ones, relative to the size of a state."""
+    """Largest deviation of the production law, and of its map, from the golden ones, relative to a state's size."""
     d = golden.c.rows
     law, run = numerical_law(sde, stepper, times, STARTS[d]), affine_map(sde, stepper, times, (d,))
     mean, covariance = golden.push(START_MEAN[:d], START_ROOT[:d, :d] * START_ROOT[:d, :d].T)
@@ -128,9 +127,8 @@ def deviation(sde: SDE, stepper: str | Stepper, times: list[float], golden: Map)
     return max(float((found - double(wanted)).abs().max()) / float(scale) for found, wanted, scale in pairs)
 
 
-def reverse_sde(case: str, eta: float) -> sk.reverse.Reverse:
-    process = CASES[case].process
-    return sk.reverse_time(process, sk.exact_score(DATA, process), eta)
+def reverse_sde(case: Case, eta: float) -> sk.reverse.Reverse:
+    return sk.reverse_time(case.process, sk.exact_score(DATA, case.process), eta)
 
 
 def solves(name: str, sde: SDE) -> bool:
@@ -143,7 +141,7 @@ REVERSE = [
     for case in CASES
     for eta in ETAS
     for steps in (16, 5)
-    if solves(name, reverse_sde(case, eta))
+    if solves(name, reverse_sde(CASES[case], eta))
 ]
 
 
@@ -170,22 +168,23 @@ def test_golden_processes_are_consistent(case):
 
 @pytest.mark.parametrize(("name", "case", "eta", "steps"), REVERSE)
 def test_the_way_back(name, case, eta, steps):
-    times, golden = reverse_map(name, case, eta, steps)
-    assert deviation(reverse_sde(case, eta), name, times, golden) < TOLERANCE
+    there = CASES[case]
+    times = there.grid(steps)
+    assert deviation(reverse_sde(there, eta), name, times, golden_map(name, there, eta, times)) < TOLERANCE
 
 
 @pytest.mark.parametrize(
-    ("name", "case"), [(n, c) for n in sk.STEPPERS for c in ("VP", "OU", "Flow") if solves(n, reverse_sde(c, 0.0))]
+    ("name", "case"),
+    [(n, c) for n in sk.STEPPERS for c in ("VP", "OU", "Flow") if solves(n, reverse_sde(CASES[c], 0.0))],
 )
 def test_the_flow_from_data_to_noise(name, case):
-    times, golden = reverse_map(name, case, 0.0, 16, up=True)
-    assert deviation(reverse_sde(case, 0.0), name, times, golden) < TOLERANCE
+    there = CASES[case]
+    times = there.grid(16)[::-1]
+    assert deviation(reverse_sde(there, 0.0), name, times, golden_map(name, there, 0.0, times)) < TOLERANCE
 
 
 @pytest.mark.parametrize("steps", [16, 5])
-@pytest.mark.parametrize(
-    ("name", "case"), [(n, c) for n in sk.STEPPERS for c in CASES if solves(n, CASES[c].process)]
-)
+@pytest.mark.parametrize(("name", "case"), [(n, c) for n in sk.STEPPERS for c in CASES if solves(n, CASES[c].process)])
 def test_forward_processes(name, case, steps):
     law = GOLDEN[name].forward
     assert law is not None, f"GOLDEN[{name!r}] needs a law for forward processes: its Spec says that it solves them"
@@ -193,6 +192,22 @@ def test_forward_processes(name, case, steps):
     exact = [mp.mpf(t) for t in times]
     forms = [law(line, exact, start(i), i) for i, line in enumerate(CASES[case].lines())]
     assert deviation(CASES[case].process, name, times, Map.of(forms).turned(AXES)) < TOLERANCE
+
+
+BETAS = [0.002 + 0.006 * i for i in range(24)]
+CHAIN = Case(sk.DiscreteVP(BETAS), processes.ddpm_chain(BETAS), 1 / 24, 1.0)
+LEVELS = (24, 23, 20, 18, 17, 14, 12, 11, 8, 6, 5, 4, 3, 2, 1)
+
+
+@pytest.mark.parametrize("name", [n for n, g in GOLDEN.items() if g.method is None])
+@pytest.mark.parametrize("eta", ETAS)
+def test_a_chain_on_some_of_its_levels(name, eta):
+    """Samplers ask a schedule for nothing but α and σ at the times of the grid, which a chain states exactly."""
+    if not solves(name, reverse_sde(CHAIN, eta)):
+        return
+    times = [level / 24 for level in LEVELS]
+    golden = golden_map(name, CHAIN, eta, times)
+    assert deviation(reverse_sde(CHAIN, eta), name, times, golden) < TOLERANCE
 
 
 # --- coupled coordinates ----------------------------------------------------------------------------
@@ -214,21 +229,81 @@ def matrix(values) -> np.ndarray:
     return np.array([column(row) for row in values], dtype=object)
 
 
+def matrix_kernel(h) -> tuple[mp.matrix, mp.matrix]:
+    """e^{-Θh} and the covariance of the noise, from the stationary S with ΘS + SΘᵀ = ΣΣᵀ (four linear equations)."""
+    theta, sigma, unit = mp.matrix(THETA), mp.matrix(SIGMA), mp.eye(2)
+    square, equations = sigma * sigma.T, mp.matrix(4)
+    for i, j, k, l in product(range(2), repeat=4):
+        equations[2 * i + j, 2 * k + l] = theta[i, k] * unit[j, l] + unit[i, k] * theta[j, l]
+    s = mp.lu_solve(equations, mp.matrix([square[i, j] for i, j in product(range(2), repeat=2)]))
+    S, K = mp.matrix([[s[0], s[1]], [s[2], s[3]]]), mp.expm(-theta * h)
+    return K, S - K * S * K.T
+
+
+def test_the_matrix_kernel_solves_its_integral():
+    S = matrix_kernel(2)[1]
+    theta, sigma = mp.matrix(THETA), mp.matrix(SIGMA)
+    rate = cache(lambda u: mp.expm(-theta * u) * sigma * sigma.T * mp.expm(-theta.T * u))
+    for i, j in product(range(2), repeat=2):
+        integral = mp.quad(lambda u, i=i, j=j: rate(u)[i, j], [0, 2], method="gauss-legendre")
+        assert abs(integral - S[i, j]) < 1e-20
+
+
 @pytest.mark.parametrize("name", [n for n in sk.STEPPERS if solves(n, matrix_ou())])
 def test_an_ornstein_uhlenbeck_process_with_matrices(name):
-    times = jagged(0.0, 2.0, 16)
+    times, mu = jagged(0.0, 2.0, 16), mp.matrix(PULL)
+    K, S = matrix_kernel(2)
+    golden = Map(mu - K * mu, K, S)
     if GOLDEN[name].method is not None:
-        golden = linear_run(name, lambda t: -matrix(THETA), lambda t: matrix(THETA) @ column(PULL), matrix(SIGMA), times)
-    else:
-        theta, sigma, mu = mp.matrix(THETA), mp.matrix(SIGMA), mp.matrix(PULL)
-        kernel = cache(lambda u: mp.expm(-theta * u))
-        spread = lambda u, i, j: (kernel(u) * sigma * sigma.T * kernel(u).T)[i, j]  # noqa: E731
-        S = mp.matrix(2)
-        for i in range(2):
-            for j in range(2):
-                S[i, j] = mp.quad(lambda u, i=i, j=j: spread(u, i, j), [0, 2], method="gauss-legendre")
-        golden = Map(mu - kernel(2) * mu, kernel(2), S)
+        A, b = -matrix(THETA), matrix(THETA) @ column(PULL)
+        golden = linear_run(name, lambda t: A, lambda t: b, matrix(SIGMA), times)
     assert deviation(matrix_ou(), name, times, golden) < TOLERANCE
+
+
+PLANE = sk.Gaussian(torch.tensor([0.5, -1.0]).double(), torch.tensor([[0.5, 0.2], [0.2, 0.3]]).double())
+
+
+def plane_law(t) -> tuple[mp.matrix, mp.matrix]:
+    """Mean and covariance at time t of the matrix process started from ``PLANE``."""
+    K, S = matrix_kernel(t)
+    mean, covariance = (mp.matrix(value.tolist()) for value in (PLANE.mean, PLANE.covariance))
+    return mp.matrix(PULL) + K * (mean - mp.matrix(PULL)), K * covariance * K.T + S
+
+
+def plane_reverse(eta: float) -> sk.reverse.Reverse:
+    return sk.reverse_time(matrix_ou(), sk.exact_score(PLANE, matrix_ou()), eta)
+
+
+@pytest.mark.parametrize(
+    ("name", "eta"),
+    [(n, e) for n, g in GOLDEN.items() for e in ETAS if g.method is not None and solves(n, plane_reverse(e))],
+)
+def test_the_way_back_of_a_process_with_matrices(name, eta):
+    """The drift Θ(μ − x) − (1 + η²)/2 ΣΣᵀ s with the score s = −P⁻¹(x − m)."""
+    times, mu, theta = jagged(2.0, 0.05, 16), column(PULL), matrix(THETA)
+    spread = (1 + mp.mpf(eta) ** 2) / 2 * matrix(SIGMA) @ matrix(SIGMA).T
+
+    @cache
+    def pull(t):
+        mean, covariance = plane_law(t)
+        return spread @ np.array((covariance**-1).tolist()), np.array(list(mean))
+
+    def A(t):
+        return -theta + pull(t)[0]
+
+    def b(t):
+        return theta @ mu - pull(t)[0] @ pull(t)[1]
+
+    golden = linear_run(name, A, b, eta * matrix(SIGMA), times)
+    assert deviation(plane_reverse(eta), name, times, golden) < TOLERANCE
+
+
+def test_the_exact_way_back_of_a_process_with_matrices():
+    """The regression of X_t on X_s: gain P_t Kᵀ P_s⁻¹."""
+    (m1, P1), (m0, P0), (K, _) = plane_law(2), plane_law(mp.mpf(0.05)), matrix_kernel(2 - mp.mpf(0.05))
+    gain = P0 * K.T * P1**-1
+    golden = Map(m0 - gain * m1, gain, P0 - gain * P1 * gain.T)
+    assert deviation(plane_reverse(1.0), "exact-linear", jagged(2.0, 0.05, 16), golden) < TOLERANCE
 
 
 def linear_run(name, A, b, G, times) -> Map:

@@ -154,7 +154,7 @@ def test_stationary_law_stays(name: str) -> None:
 
 def test_scalar_stationary_law() -> None:
     stationary = sk.OU(theta=2.0, mu=0.7, sigma=3.0).stationary((4,))
-    torch.testing.assert_close(stationary.mean, torch.full((4,), 0.7).double())
+    torch.testing.assert_close(stationary.mean, torch.full((4,), 0.7, dtype=torch.float64))
     torch.testing.assert_close(stationary.covariance, 9.0 / 4.0 * torch.eye(4).double())
 
 
@@ -184,7 +184,9 @@ def test_event_shapes(name: str, shape: tuple[int, ...]) -> None:
 
 def test_vectors_of_the_event_shape() -> None:
     """Θ, μ, Σ of shape (C, H, W): every pixel is a scalar process of its own."""
-    theta, mu, sigma = (torch.linspace(a, b, 12, dtype=torch.float64).reshape(3, 2, 2) for a, b in ((0, 2), (-1, 1), (1, 2)))
+    theta, mu, sigma = (
+        torch.linspace(a, b, 12, dtype=torch.float64).reshape(3, 2, 2) for a, b in ((0, 2), (-1, 1), (1, 2))
+    )
     process = sk.OU(theta, mu, sigma)
     data = sk.Gaussian(mu.flip(0), sigma.flip(0))
     x = torch.ones(2, 3, 2, 2, dtype=torch.float64)
@@ -205,7 +207,9 @@ def test_shift_is_where_zero_goes(name: str) -> None:
     process = EVERY[name]()
     for t in times_of(process)[1:]:
         carried = torch.as_tensor(process.transition(0.0, t).shift, dtype=torch.float64)
-        torch.testing.assert_close(torch.as_tensor(process.shift(t), dtype=torch.float64), carried, rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(
+            torch.as_tensor(process.shift(t), dtype=torch.float64), carried, rtol=1e-12, atol=1e-15
+        )
 
 
 def test_brownian_motion_with_drift() -> None:

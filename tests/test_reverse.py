@@ -233,7 +233,9 @@ def test_covariance_products(name: str) -> None:
         jacobian = jacfwd(lambda u: spread(sde, 0.3, u))(y)
         torch.testing.assert_close(covariance_times(sde, 0.3, x, v)[i], c @ v[i])
         torch.testing.assert_close(covariance_divergence(sde, 0.3, x)[i], torch.einsum("ijj->i", jacobian))
-    general = GeneralSDE(sde.drift, lambda t, x: sde.diffusion(0.3, x) * _beside(t, sde.diffusion(0.3, x)), sde.noise_type)
+    general = GeneralSDE(
+        sde.drift, lambda t, x: sde.diffusion(0.3, x) * _beside(t, sde.diffusion(0.3, x)), sde.noise_type
+    )
     times = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
     together = covariance_divergence(general, times, x)
     for i, t in enumerate(times.tolist()):

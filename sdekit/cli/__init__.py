@@ -10,22 +10,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sdekit.cli import catalogue, converge, jobs, solve
+from sdekit.cli.catalogue import LIST, SHOW
 from sdekit.cli.command import Command, parser_of
+from sdekit.cli.converge import CONVERGE
+from sdekit.cli.jobs import BENCH, REPORT, STUDY, TRAIN
+from sdekit.cli.solve import SOLVE
 from sdekit.errors import SdekitError, unknown_name
 
 COMMANDS: dict[str, Command] = {
-    command.name: command
-    for command in (
-        catalogue.LIST,
-        catalogue.SHOW,
-        solve.SOLVE,
-        converge.CONVERGE,
-        jobs.STUDY,
-        jobs.REPORT,
-        jobs.TRAIN,
-        jobs.BENCH,
-    )
+    command.name: command for command in (LIST, SHOW, SOLVE, CONVERGE, STUDY, REPORT, TRAIN, BENCH)
 }
 
 SUCCESS, BAD_RESULT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141

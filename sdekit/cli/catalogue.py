@@ -8,7 +8,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdekit.cli import page
 from sdekit.cli.command import Command, choice
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sdekit.problems import Problem
-    from sdekit.steppers import Spec
+    from sdekit.steppers import Spec, Stepper
 
 _CLASSES = ("linear-additive", "additive", "diagonal", "commutative", "general")
 _LEGEND = """\
@@ -114,7 +114,7 @@ def grids_table() -> Table:
     """Every grid with its first line."""
     from sdekit.cli import choices
 
-    rows = [(name, _first_line(grid)) for name, grid in choices.grids().items()]
+    rows = [(name, page.first_sentence(inspect.getdoc(grid) or "")) for name, grid in choices.grids().items()]
     return page.table("grids", ("name", "what it is"), rows)
 
 
@@ -123,10 +123,6 @@ def data_table() -> Table:
     from sdekit.cli import choices
 
     return page.table("data", ("name", "what it is"), list(choices.data().items()))
-
-
-def _first_line(thing: object) -> str:
-    return page.prose((inspect.getdoc(thing) or "").split("\n\n")[0]).splitlines()[0]
 
 
 TOPICS: dict[str, Callable[[], Table]] = {
@@ -140,63 +136,46 @@ TOPICS: dict[str, Callable[[], Table]] = {
 
 def run_list(options: argparse.Namespace) -> int:
     """Print one table or all."""
+    parts: list[Table | str] = []
     for topic in (options.topic,) if options.topic else TOPICS:
-        page.show(TOPICS[topic](), *([_LEGEND, ""] if topic == "steppers" else []))
+        parts += [TOPICS[topic](), _LEGEND] if topic == "steppers" else [TOPICS[topic]()]
+    page.show(*parts)
     return 0
 
 
 def run_show(options: argparse.Namespace) -> int:
     """Print the page of one name."""
-    name = options.name.lower()
-    for pages in (_stepper_pages, _problem_pages, _process_pages, _grid_pages):
-        found = pages()
-        for known, make in found.items():
-            if known.replace("_", "-") == name.replace("_", "-"):
-                page.show(*make(known))
-                return 0
-    every = [known for pages in (_stepper_pages, _problem_pages, _process_pages, _grid_pages) for known in pages()]
-    raise unknown_name("stepper, problem, process or grid", options.name, every)
-
-
-Page = Callable[[str], Iterable[Any]]
-
-
-def _stepper_pages() -> dict[str, Page]:
+    from sdekit import problems
+    from sdekit.cli import choices
     from sdekit.steppers import registry
 
-    return dict.fromkeys(registry.STEPPERS, _stepper_page)
-
-
-def _problem_pages() -> dict[str, Page]:
-    from sdekit import problems
-
-    return dict.fromkeys(problems.PROBLEMS, _problem_page)
-
-
-def _process_pages() -> dict[str, Page]:
-    from sdekit.cli import choices
-
-    return dict.fromkeys(choices.processes(), _process_page)
-
-
-def _grid_pages() -> dict[str, Page]:
-    from sdekit.cli import choices
-
-    return dict.fromkeys(choices.grids(), _grid_page)
+    pages: dict[str, Callable[[str], Iterable[str]]] = {
+        **dict.fromkeys(choices.data(), _data_page),
+        **dict.fromkeys(choices.grids(), _grid_page),
+        **dict.fromkeys(choices.processes(), _process_page),
+        **dict.fromkeys(problems.PROBLEMS, _problem_page),
+        **dict.fromkeys(registry.STEPPERS, _stepper_page),
+    }
+    wanted = options.name.lower().replace("_", "-")
+    for name, make in pages.items():
+        if name.replace("_", "-") == wanted:
+            page.show(*make(name))
+            return 0
+    raise unknown_name("stepper, problem, process, grid or data law", options.name, pages)
 
 
 def _by_class(by_class: Mapping[str, float]) -> str:
     return ", ".join(f"{v:g} {c}" for c, v in by_class.items()) or "not declared"
 
 
-def _stepper_page(name: str) -> Iterable[Any]:
+def _stepper_page(name: str) -> Iterable[str]:
     from sdekit.steppers import registry
 
     stepper = registry.get(name)
     spec = stepper.spec
     exact = spec.kind == "exact"
-    yield page.fill(f"{name}: {spec.summary}") + "\n"
-    yield page.prose(inspect.getdoc(type(stepper)) or "") + "\n"
+    yield page.fill(f"{name}: {spec.summary}")
+    yield page.prose(inspect.getdoc(type(stepper)) or "")
     yield page.facts(
         [
             ("evaluations per step", str(spec.evaluations)),
@@ -210,35 +189,45 @@ def _stepper_page(name: str) -> Iterable[Any]:
             ("references", ", ".join(spec.references)),
         ]
     )
-    example = _problem_for(spec)
+    example = _problem_for(stepper)
     if example:
-        yield f"\nexample: sdekit converge {example[0]} {name}{example[1]}"
+        yield f"example: sdekit converge {example[0]} {name}{example[1]}"
 
 
-def _problem_for(spec: Spec) -> tuple[str, str] | None:
+def _problem_for(stepper: Stepper) -> tuple[str, str] | None:
     """A problem that a stepper fits, and the option for its η."""
     from sdekit import problems
-    from sdekit.steppers import registry
 
     for name, make in problems.PROBLEMS.items():
         for eta in (0.0, 1.0) if _takes_eta(make) else (None,):
-            problem = problems.get(name, **({} if eta is None else {"eta": eta}))
-            if registry.obstacle(spec, problem.sde) is None:
+            if fits(stepper, problems.get(name, **({} if eta is None else {"eta": eta}))):
                 return name, f" --eta {eta:g}" if eta else ""
     return None
 
 
-def _problem_page(name: str) -> Iterable[Any]:
+def fits(stepper: Stepper, problem: Problem) -> bool:
+    """Whether a stepper can be bound to a problem."""
+    from sdekit.steppers import registry
+
+    try:
+        registry.check(stepper, problem.sde)
+        stepper.prepare(problem.sde, problem.grid(2).tolist())
+    except SdekitError:
+        return False
+    return True
+
+
+def _problem_page(name: str) -> Iterable[str]:
     from sdekit import problems
     from sdekit.steppers import registry
 
     make, problem = problems.PROBLEMS[name], problems.get(name)
-    able = [s for s in registry.STEPPERS if registry.obstacle(registry.get(s).spec, problem.sde) is None]
+    able = [s for s in registry.STEPPERS if fits(registry.get(s), problem)]
     nodes = problem.grid(2)
     function = make.func if isinstance(make, functools.partial) else make
-    yield page.fill(f"{name}: {problem.summary}") + "\n"
+    yield page.fill(f"{name}: {problem.summary}")
     if not isinstance(make, functools.partial):
-        yield page.prose(inspect.getdoc(function) or "") + "\n"
+        yield page.prose(inspect.getdoc(function) or "")
     yield page.facts(
         [
             ("detects", problem.detects),
@@ -249,35 +238,42 @@ def _problem_page(name: str) -> Iterable[Any]:
             ("orders of", ", ".join(kinds(problem))),
         ]
     )
-    yield "\n" + page.fill(f"steppers that fit: {', '.join(able)}", "  ")
-    yield f"\nexample: sdekit converge {name} {' '.join(able[:2])}"
+    yield page.fill(f"steppers that fit: {', '.join(able)}", "  ")
+    yield f"example: sdekit converge {name} {' '.join(able[:2])}"
 
 
-def _process_page(name: str) -> Iterable[Any]:
+def _process_page(name: str) -> Iterable[str]:
     from sdekit.cli import choices
 
     kind, made = choices.processes()[name], choices.process(name)
-    yield f"{name}: sk.{kind.__name__}({_parameters(kind)})\n"
-    yield page.prose(inspect.getdoc(kind) or "") + "\n"
+    yield f"{name}: sk.{kind.__name__}({_parameters(kind)})"
+    yield page.prose(inspect.getdoc(kind) or "")
     schedule = made.schedule
     ends = "none" if schedule is None else f"{schedule.lam(made.t_max):.3g} … {schedule.lam(made.t_min):.3g}"
     yield page.facts([("times", f"[{made.t_min:g}, {made.t_max:g}]"), ("log-SNR", ends), ("noise", made.noise_type)])
-    yield f"\nexample: sdekit solve --process {name}"
+    yield f"example: sdekit solve --process {name}"
 
 
-def _grid_page(name: str) -> Iterable[Any]:
+def _grid_page(name: str) -> Iterable[str]:
     from sdekit.cli import choices
 
     grid = choices.grids()[name]
     call = ", ".join(str(p).split(":")[0] for p in inspect.signature(grid).parameters.values())
-    yield f"{name}: sk.grids.{name}({call})\n"
+    yield f"{name}: sk.grids.{name}({call})"
     yield page.prose(inspect.getdoc(grid) or "")
     try:
         times = ", ".join(f"{t:.3g}" for t in grid(choices.process("vp"), 5).tolist())
-        yield f"\nvp in 5 steps: {times}"
+        yield f"vp in 5 steps: {times}"
     except SdekitError:
         pass
-    yield f"\nexample: sdekit solve --process vp --grid {name}"
+    yield f"example: sdekit solve --process vp --grid {name}"
+
+
+def _data_page(name: str) -> Iterable[str]:
+    from sdekit.cli import choices
+
+    yield page.fill(f"{name}: {choices.data()[name]}")
+    yield f"example: sdekit solve --process vp --data {name}"
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -291,7 +287,7 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _show_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a stepper, problem, process or grid, as `sdekit list` prints it")
+    parser.add_argument("name", metavar="NAME", help="any name that `sdekit list` prints")
 
 
 LIST = Command(
@@ -308,8 +304,8 @@ LIST = Command(
 
 SHOW = Command(
     name="show",
-    purpose="the page of one stepper, problem, process or grid",
-    detail="Its formula, what it declares about itself, its references, and a line to try.",
+    purpose="the page of one name: its formula, facts and references",
+    detail="Of a stepper, problem, process, grid or data law, with a line to try.",
     examples=(
         ("sdekit show ddim", "the formula of DDIM and its declared orders"),
         ("sdekit show vp-gaussian", "a problem, and the steppers that fit it"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor
 
 import sdekit as sk
+from sdekit.cli import page
 from sdekit.linear import LinearProcess
 
 if TYPE_CHECKING:
     from sdekit.laws import Law
+
+Grid = Callable[..., Tensor]
 
 _LEVELS = 1000
 _CHAINS: dict[str, Callable[[], Tensor]] = {
@@ -29,7 +33,7 @@ LEARNED = {"digits": "digits", "nine": "mixture"}
 def processes() -> dict[str, type[LinearProcess]]:
     """The public processes, by their class names in lower case."""
     found = {name.lower(): getattr(sk, name) for name in sk.__all__}
-    return {n: c for n, c in found.items() if inspect.isclass(c) and issubclass(c, LinearProcess)}
+    return {n: c for n, c in sorted(found.items()) if inspect.isclass(c) and issubclass(c, LinearProcess)}
 
 
 def process(name: str) -> LinearProcess:
@@ -38,16 +42,16 @@ def process(name: str) -> LinearProcess:
     return made(_CHAINS[name]()) if name in _CHAINS else made()  # type: ignore[call-arg]
 
 
-def grids() -> dict[str, Callable[..., Tensor]]:
+def grids() -> dict[str, Grid]:
     """The grids that are functions of a process and a number of steps, by name."""
     return {name: f for name, f in vars(sk.grids).items() if inspect.isfunction(f) and _is_grid(name, f)}
 
 
 def _is_grid(name: str, function: Callable[..., Any]) -> bool:
-    first, *rest = [*inspect.signature(function).parameters.values(), None]
-    wanted = [p for p in (first, *rest) if p is not None]
-    public = not name.startswith("_") and [p.name for p in wanted[:2]] == ["process", "steps"]
-    return public and all(p.default is not p.empty for p in wanted[2:])
+    """Whether ``function(process, steps)`` is all that it needs."""
+    parameters = list(inspect.signature(function).parameters.values())
+    public = not name.startswith("_") and [p.name for p in parameters[:2]] == ["process", "steps"]
+    return public and all(p.default is not p.empty for p in parameters[2:])
 
 
 def data() -> dict[str, str]:
@@ -55,9 +59,12 @@ def data() -> dict[str, str]:
     from sdekit.problems import reverse
 
     return {
-        **{name: (inspect.getdoc(make) or "").splitlines()[0] for name, make in reverse.DATA.items()},
-        "nine": "Nine Gaussians in the plane, on the points {-10, 0, 10}²; a learned score ships.",
-        "digits": "Handwritten digits, 8 × 8 (scikit-learn); a learned score ships.",
+        **{
+            name: re.split(" with |: ", page.first_sentence(inspect.getdoc(make) or ""))[0]
+            for name, make in reverse.DATA.items()
+        },
+        "nine": "nine Gaussians in the plane, on {-10, 0, 10}²; a learned score ships",
+        "digits": "handwritten digits, 8 × 8 pixels; a learned score ships",
     }
 
 

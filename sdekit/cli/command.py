@@ -124,7 +124,7 @@ def counts(text: str) -> tuple[int, ...]:
         values = tuple(count(word) for word in text.split(","))
     except argparse.ArgumentTypeError:
         values = ()
-    if len(values) < 2 or list(values) != sorted(set(values)):
+    if not values or list(values) != sorted(set(values)):
         raise argparse.ArgumentTypeError(f"wants increasing step counts such as 16,32,64,128; got {text!r}")
     return values
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from sdekit.cli.formula import readable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,18 +19,18 @@ _ENDLESS = 10_000  # columns of a pipe: nothing is folded, so that grep and awk 
 
 
 def show(*parts: RenderableType) -> None:
-    """Print tables and strings: in colour and to the width of a terminal, plain and unfolded to anything else."""
+    """Print tables and strings with a blank line between: for a terminal as it can, for anything else plain."""
     from rich.console import Console
 
-    if sys.stdout.isatty():
-        Console(markup=False, highlight=False, emoji=False).print(*parts, sep="\n")
-        return
-    buffer = io.StringIO()
-    console = Console(
-        file=buffer, width=_ENDLESS, force_terminal=False, color_system=None, markup=False, highlight=False, emoji=False
-    )
-    console.print(*parts, sep="\n")
-    print("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()))
+    terminal = sys.stdout.isatty()
+    width = None if terminal else _ENDLESS
+    console = Console(width=width, force_terminal=terminal, markup=False, highlight=False, emoji=False)
+    blocks = []
+    for part in parts:
+        with console.capture() as captured:
+            console.print(part)
+        blocks.append("\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n"))
+    print("\n\n".join(blocks))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -38,7 +39,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     from rich.table import Table
 
     made = Table(
-        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     for i, column in enumerate(columns):
         right = column.startswith(">")
@@ -48,31 +54,32 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     return made
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """Names and values, side by side."""
-    from rich.table import Table
-
-    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    made.add_column(no_wrap=True, style="bold")
-    made.add_column()
-    for name, value in pairs:
-        made.add_row(name, value)
-    return made
+    known = list(pairs)
+    width = max(len(name) for name, _ in known) + 2
+    return "\n".join(fill(f"{name:<{width}}{value}", " " * width) for name, value in known)
 
 
 def prose(document: str) -> str:
-    """A docstring for a terminal: paragraphs refilled, formulas and tables left alone, cross-references as words."""
-    document = re.sub(r":\w+:`~?(?:[\w.]*\.)?([\w]+)`", r"\1", document).replace("``", "")
+    """A docstring for a terminal: formulas readable, paragraphs refilled, cross-references as words."""
+    document = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", readable(document)).replace("``", "")
     return "\n\n".join(_paragraph(part) for part in document.split("\n\n"))
 
 
 def _paragraph(text: str) -> str:
     """One paragraph, refilled if it is words."""
-    lines = text.splitlines()
-    set_off = any(line.startswith((" ", "|", "$$", "- ")) for line in lines)
-    return text if set_off else textwrap.fill(" ".join(lines), _WIDTH, break_long_words=False, break_on_hyphens=False)
+    set_off = any(line.startswith((" ", "|", "- ")) for line in text.splitlines())
+    return text if set_off else fill(text)
+
+
+def first_sentence(document: str) -> str:
+    """The first sentence of a docstring, on one line."""
+    paragraph = " ".join(prose(document).split("\n\n")[0].split())
+    return re.split(r"(?<=[.;]) ", paragraph)[0].rstrip(".;")
 
 
 def fill(text: str, indent: str = "") -> str:
-    """A sentence of our own, in lines of less than 80 characters."""
-    return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    """Words in lines of less than 80 characters."""
+    words = re.sub(r"\n", " ", text)
+    return textwrap.fill(words, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

@@ -5,8 +5,9 @@ $$ W_2^2 = \int_0^1 \bigl( F^{-1}(u) - G^{-1}(u) \bigr)^2 du
 
 In z both tails are resolved, each quantile is asked for in the tail that is nearer, and for laws with Gaussian-like
 tails the integrand is smooth. What is beyond |z| = 10 has probability 1.5e-23. The integral is
-adaptive Gauss–Kronrod (3, 7): panels are halved where the two rules disagree, which also closes in on jumps. Sets of
-points jump at known places, and these are panel ends from the start.
+adaptive Gauss–Kronrod (3, 7): panels are halved where the two rules disagree on the integrand, or on one of the
+quantile functions, so that no jump hides between nodes. Sets of points jump at known places, which are panel ends from
+the start.
 
 Two sets of points need no integral: their quantile functions are constant between the levels i/n and j/m,
 which are merged as integers.
@@ -27,7 +28,8 @@ _PANELS = 32
 _MAX_PANELS = 20_000  # beyond those that the points need
 _ROUNDS = 60
 _CHUNK = 2**18
-_RELATIVE, _ROUNDING = 1e-11, 1e-14
+_RELATIVE, _ROUNDING = 1e-11, 1e-14  # of W2, and of the laws' size
+_RESOLVED = 1e-9  # disagreement on a quantile function, relative to that size
 
 # Kronrod's extension of the 3-point Gauss rule, exact for degree 11. Nodes 1, 3 and 5 are Gauss's.
 _NODES = [0.9604912687080202, 0.7745966692414834, 0.4342437493468026, 0.0]
@@ -88,53 +90,45 @@ def of_points(x: Tensor) -> Line:
 
 def between_lines(a: Line, b: Line) -> float:
     """W2 by the integral over z, to 1e-11 of itself or 1e-14 of the laws' size."""
-    rule = _Rule(a, b)
     uniform = torch.linspace(-_END, _END, _PANELS + 1, dtype=torch.float64)
     edges = torch.cat([uniform, a.jumps, b.jumps]).clamp(-_END, _END).sort().values
-    low, high = edges[:-1], edges[1:]
-    integral, error, size = rule(low, high)
-    rounding = _ROUNDING * math.sqrt(float(size.sum()))
-    most = len(low) + _MAX_PANELS
+    panels = _panels(a, b, edges[:-1], edges[1:])
+    size = math.sqrt(float(panels[4].sum()))
+    most = panels.shape[1] + _MAX_PANELS
     for _ in range(_ROUNDS):
-        distance = math.sqrt(max(float(integral.sum()), 0.0))
-        allowed = max(_RELATIVE * distance, rounding)
+        low, high, integral, error, _, roughness = panels
+        distance = math.sqrt(float(integral.sum().clamp(min=0)))
+        allowed = max(_RELATIVE * distance, _ROUNDING * size)
         tolerance = allowed * (2 * distance + allowed)  # of W2², for `allowed` in W2
-        coarse = error > tolerance / len(low)
-        if float(error.sum()) <= tolerance or len(low) + int(coarse.sum()) > most:
+        coarse = roughness > _RESOLVED * size
+        if float(error.sum()) > tolerance:
+            coarse |= error > tolerance / len(low)
+        if not bool(coarse.any()) or len(low) + int(coarse.sum()) > most:
             break
-        keep, l, h = ~coarse, low[coarse], high[coarse]
+        l, h = low[coarse], high[coarse]
         middle = (l + h) / 2
-        new_low, new_high = torch.cat([l, middle]), torch.cat([middle, h])
-        finer = rule(new_low, new_high)
-        low, high = torch.cat([low[keep], new_low]), torch.cat([high[keep], new_high])
-        integral, error = torch.cat([integral[keep], finer[0]]), torch.cat([error[keep], finer[1]])
-    return math.sqrt(max(float(integral.sum()), 0.0))
+        halves = _panels(a, b, torch.cat([l, middle]), torch.cat([middle, h]))
+        panels = torch.cat([panels[:, ~coarse], halves], dim=1)
+    return math.sqrt(float(panels[2].sum().clamp(min=0)))
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """The Gauss–Kronrod rule on panels."""
+def _panels(a: Line, b: Line, low: Tensor, high: Tensor) -> Tensor:
+    """Rows: low, high, W2², its error, the laws' size squared, and the rules' disagreement on a quantile function."""
+    cuts = zip(torch.split(low, _CHUNK // 7), torch.split(high, _CHUNK // 7), strict=True)
+    return torch.cat([_rules(a, b, l, h) for l, h in cuts], dim=1)
 
-    a: Line
-    b: Line
 
-    def __call__(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Integrals, error estimates, and integrals of the sizes squared, one per panel."""
-        cuts = zip(torch.split(low, _CHUNK // 7), torch.split(high, _CHUNK // 7), strict=True)
-        parts = [torch.stack(self._panels(l, h)) for l, h in cuts]
-        integral, error, size = torch.cat(parts, dim=1)
-        return integral, error, size
-
-    def _panels(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        half = (high - low) / 2
-        nodes = torch.tensor([-x for x in _NODES] + _NODES[-2::-1], dtype=torch.float64)
-        kronrod, gauss = (torch.tensor(w + w[-2::-1], dtype=torch.float64) for w in (_KRONROD, _GAUSS))
-        z = ((low + high) / 2)[:, None] + half[:, None] * nodes
-        a, b = self.a.at(z), self.b.at(z)
-        density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        f = (a - b).square() * density
-        fine, rough = half * (f @ kronrod), half * (f @ gauss)
-        return fine, (fine - rough).abs(), half * (((a * a + b * b) * density) @ kronrod)
+def _rules(a: Line, b: Line, low: Tensor, high: Tensor) -> Tensor:
+    half = (high - low) / 2
+    nodes = torch.tensor([-x for x in _NODES] + _NODES[-2::-1], dtype=torch.float64)
+    kronrod, gauss = (torch.tensor(w + w[-2::-1], dtype=torch.float64) for w in (_KRONROD, _GAUSS))
+    z = ((low + high) / 2)[:, None] + half[:, None] * nodes
+    x, y, density = a.at(z), b.at(z), torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    of_x, of_y, between = x * density, y * density, (x - y).square() * density
+    differ = kronrod - gauss
+    roughness = half * torch.maximum((of_x @ differ).abs(), (of_y @ differ).abs())
+    size = half * ((x * of_x + y * of_y) @ kronrod)
+    return torch.stack([low, high, half * (between @ kronrod), half * (between @ differ).abs(), size, roughness])
 
 
 def merged(n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

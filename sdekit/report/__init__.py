@@ -1,4 +1,5 @@
-"""The report of a study."""
-from pathlib import Path
-def check_installed() -> None: ...
-def build(folder: str|Path) -> Path: return Path(folder)
+"""The report of a study: figures and one self-contained page, made from its records and arrays alone."""
+
+from sdekit.report.page import build, check_installed
+
+__all__ = ["build", "check_installed"]

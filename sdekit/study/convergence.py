@@ -1,14 +1,15 @@
 r"""Part 2: at what order does each solver converge, and is it the order that it declares?
 
-Every registered solver that can integrate a problem runs on it, at η = 0, ½ and 1 where it allows them, and its error is
-$W_2$ between the law that the production solver produces and the exact one, from the same initial law, at the same time.
-No sampling: Gaussian problems by the affine probe, flows on the line by the quantile map, stochastic runs on the line by
-transport of the density (:func:`sdekit.verify.law_error`). Orders are fitted to these
+Every registered solver that can integrate a problem runs on it, at η = 0, ½ and 1 where it allows them. Its error is
+$W_2$ between the law that the production solver produces and the exact one, from the same initial law, at the same
+time. No sampling: Gaussian problems by the affine probe, flows on the line by the quantile map, stochastic runs on the
+line by transport of the density (:func:`sdekit.verify.law_error`). Orders are fitted to these
 (:func:`sdekit.verify.fit_order`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,7 +22,7 @@ from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.study.settings import CONVERGENCE, Settings
 from sdekit.study.tasks import Records, Result, Task, grid_facts
-from sdekit.verify import fit_order, law_error
+from sdekit.verify import OrderEstimate, fit_order, law_error
 from sdekit.verify.convergence import law_method
 
 ETAS = (0.0, 0.5, 1.0)
@@ -124,6 +125,18 @@ def declared_order(stepper: Stepper, eta: float, problem: str) -> float | None:
     return spec.ode if eta == 0.0 else spec.weak.get(kind)
 
 
+def verdict(estimate: OrderEstimate, declared: float | None, tolerance: float) -> str:
+    """``pass``, ``fail``, or ``undecided``: not within the tolerance, but within it and two uncertainties."""
+    if declared is None:
+        return "pass" if estimate.exact else "fail"
+    if math.isnan(estimate.order):
+        return "undecided"
+    deviation = abs(estimate.order - declared)
+    if deviation <= tolerance:
+        return "pass"
+    return "undecided" if deviation <= tolerance + 2.0 * estimate.uncertainty else "fail"
+
+
 def _order(run: Run, ladder: tuple[int, ...], records: Records) -> Result:
     """The fitted order beside the declared one."""
     problem, stepper = run.make()
@@ -131,21 +144,16 @@ def _order(run: Run, ladder: tuple[int, ...], records: Records) -> Result:
     errors = [records[f"convergence/{run.name}/steps={n}"]["values"]["w2"] for n in ladder]
     estimate = fit_order(ladder, errors, FLOORS[method])
     declared = declared_order(stepper, run.eta, run.problem)
-    measured = None if estimate.order != estimate.order else estimate.order
-    passed = None
-    if declared is None:
-        passed = estimate.exact
-    elif measured is not None:
-        passed = abs(measured - declared) <= TOLERANCE[method]
+    measured = None if math.isnan(estimate.order) else estimate.order
     values: dict[str, Any] = {
         "errors": errors,
-        "local": [None if p != p else p for p in estimate.local],
+        "local": [None if math.isnan(p) else p for p in estimate.local],
         "order": measured,
         "uncertainty": None if measured is None else estimate.uncertainty,
         "exact": estimate.exact,
         "declared": declared,
         "tolerance": TOLERANCE[method],
         "floor": estimate.floor,
-        "passed": passed,
+        "verdict": verdict(estimate, declared, TOLERANCE[method]),
     }
     return Result(values)

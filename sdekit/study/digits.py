@@ -65,6 +65,7 @@ def tasks(settings: Settings) -> Iterator[Task]:
     if "digits" not in settings.problems:
         return
     about = {"problem": "digits", "device": settings.device, "dtype": "float32"}
+    process, _ = _model(settings.device)
     yield Task("digits", "real", {**about, "solver": None}, partial(_real, settings), cost=1.0)
     for solver, eta in SOLVERS:
         for evaluations in _QUICK_EVALUATIONS if settings.quick else EVALUATIONS:
@@ -73,6 +74,7 @@ def tasks(settings: Settings) -> Iterator[Task]:
                 continue
             name = f"{solver}/eta={eta:g}/evaluations={evaluations}"
             facts = {**about, "solver": solver, "eta": eta, "budget": evaluations, "steps": case.steps}
+            facts["grid"] = grid_facts("karras", grids.karras(process, case.steps))
             yield Task("digits", name, facts, partial(_sampled, settings, case), cost=0.015 * evaluations + 0.2)
 
 
@@ -110,17 +112,14 @@ def _distances(x: Tensor, settings: Settings) -> dict[str, float]:
 def _sampled(settings: Settings, case: Case, _: Records) -> Result:
     process, score = _model(settings.device)
     n = len(data.digits().held_out)
-    start = process.prior((1, 8, 8)).sample(n, seed=random.key(settings.seed, _START)).to(settings.device, torch.float32)
+    start = (
+        process.prior((1, 8, 8)).sample(n, seed=random.key(settings.seed, _START)).to(settings.device, torch.float32)
+    )
     problem, grid = reverse_time(process, score, case.eta), grids.karras(process, case.steps)
     with torch.no_grad():
         solution = solve(problem, start, grid, case.solver, noise=random.key(settings.seed, _NOISE))
     x = solution.check().final.cpu()
-    values = {
-        "n": n,
-        "evaluations": solution.stats.score_evaluations,
-        **_distances(x, settings),
-        "grid": grid_facts("karras", grid),
-    }
+    values = {"n": n, "evaluations": solution.stats.score_evaluations, **_distances(x, settings)}
     return Result(values, {"images": _pixels(x[:SHOWN])})
 
 

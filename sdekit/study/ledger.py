@@ -144,7 +144,7 @@ def _claim(folder: Path, settings: Settings) -> None:
     differing = [f"{k} = {found.get(k)} there, {v} now" for k, v in wanted.items() if found.get(k) != v]
     if differing:
         raise SdekitError(
-            f"{folder} was made by other settings ({'; '.join(differing)}): choose another --out, or delete that folder."
+            f"{folder} was made by other settings ({'; '.join(differing)}): choose another --out, or delete {folder}."
         )
 
 
@@ -158,7 +158,9 @@ def _parse(path: Path) -> tuple[dict[str, Record], int]:
             record = json.loads(line)
             records[record["key"]] = record
         except (ValueError, KeyError, TypeError) as error:
-            raise SdekitError(f"Line {number} of {path} is damaged: delete the folder and run the study again.") from error
+            raise SdekitError(
+                f"Line {number} of {path} is damaged: delete the folder and run the study again."
+            ) from error
     return records, whole
 
 
@@ -178,7 +180,7 @@ def _disk(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SdekitError(
-            f"Cannot write to {folder}: {error.strerror or error}. Choose another --out, or make room; what is there stays."
+            f"Cannot write to {folder}: {error.strerror or error}. Choose another --out, or make room and run again."
         ) from error
 
 
@@ -196,7 +198,7 @@ def _append(file: RawIOBase, line: bytes) -> None:
 
 
 def _lock(file: RawIOBase, folder: Path) -> None:
-    """Refuse a folder that another study is writing; the lock ends with the process. (Not on Windows.)"""
+    """Refuse a folder that another study is writing; the lock ends with the process (not on Windows)."""
     try:
         import fcntl
     except ImportError:

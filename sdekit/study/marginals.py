@@ -2,9 +2,9 @@ r"""Part 1: do forward simulations have the exact marginals?
 
 20,000 samples of OU, VP and VE start from a mixture of two Gaussians and run forwards, by the exact kernel and by
 Euler–Maruyama. At four times the samples meet two laws. One is the true marginal. The other is the law that the
-solver produces, known without sampling: forwards the drift and the noise are linear, so a run is $x_N = a x_0 + c + B z$
-(:func:`sdekit.verify.affine_map`), and the mixture goes through it as a mixture. The distance *between* the
-two laws is the solver's bias, free of sampling error.
+solver produces, known without sampling: forwards the drift and the noise are linear, so a run is
+$x_N = a x_0 + c + B z$ (:func:`sdekit.verify.affine_map`), and the mixture goes through it as a mixture. The distance
+*between* the two laws is the solver's bias, free of sampling error.
 
 The Kolmogorov–Smirnov statistic is $\sup_x |F_n(x) - F(x)|$. Its critical value comes from its exact distribution at
 n, with a false-alarm rate of 1/1000 for all tests of this part together (Bonferroni).

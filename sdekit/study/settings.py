@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, final
 
 import torch
@@ -61,7 +62,7 @@ class Settings:
         if steps is not None:
             steps = tuple(steps)
             whole = all(isinstance(n, int) and n >= 1 for n in steps)
-            if not whole or not steps or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+            if not whole or not steps or any(b <= a for a, b in pairwise(steps)):
                 raise SdekitError(f"steps must be increasing whole numbers ≥ 1, such as 16 32 64 128; got {steps}.")
         try:
             torch.empty(0, device=device)

@@ -25,14 +25,19 @@ from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.transport import transported_law
 
 Kind = Literal["w2", "strong", "ode"]
+Method = Literal["affine", "flow", "transport"]
 
 DEFAULT_STEPS = (16, 32, 64, 128, 256, 512)
-_FLOOR = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8}
+_FLOOR: dict[Method, float] = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8}
 _QUANTILES = 256
 
 
-def law_method(problem: Problem, stepper: Stepper) -> str:
-    """How the law of a run is had without sampling: ``affine``, ``flow`` or ``transport``."""
+def law_method(problem: Problem) -> Method:
+    """How the law of a run is had without sampling: by the affine probe, the exact flow, or transport of the density.
+
+    Raises:
+        SdekitError: none of the three applies.
+    """
     if isinstance(problem.initial, Gaussian) and isinstance(problem.law, Gaussian):
         return "affine"
     if problem.flow is not None:
@@ -47,15 +52,19 @@ def law_error(problem: Problem, stepper: str | Stepper, steps: int) -> float:
 
     Gaussian problems by the affine probe; flows on the line by the quantile map (the root mean square over 256
     mid-quantiles); stochastic runs on the line by transport of the density.
+
+    Raises:
+        SdekitError: the problem has no exact law, or the run was not affine.
     """
     chosen, grid = registry.get(stepper), problem.grid(steps)
-    method = law_method(problem, chosen)
-    if method == "affine":
-        assert isinstance(problem.initial, Gaussian)
-        return wasserstein2(numerical_law(problem.sde, chosen, grid, problem.initial), problem.law)
+    method = law_method(problem)
     if method == "flow":
         return _flow_error(problem, chosen, grid)
-    return transported_law(problem.sde, chosen, grid, problem.initial).wasserstein2(problem.law)
+    assert problem.law is not None
+    if method == "transport":
+        return transported_law(problem.sde, chosen, grid, problem.initial).wasserstein2(problem.law)
+    assert isinstance(problem.initial, Gaussian)
+    return wasserstein2(numerical_law(problem.sde, chosen, grid, problem.initial), problem.law)
 
 
 def _flow_error(problem: Problem, stepper: Stepper, grid: Tensor) -> float:
@@ -94,7 +103,7 @@ def order(
         return _strong_order(problem, chosen, steps, samples, seed)
     if kind == "ode":
         return fit_order(steps, [_flow_error(problem, chosen, problem.grid(n)) for n in steps], _FLOOR["flow"])
-    floor = _FLOOR[law_method(problem, chosen)]
+    floor = _FLOOR[law_method(problem)]
     return fit_order(steps, [law_error(problem, chosen, n) for n in steps], floor)
 
 

@@ -98,7 +98,8 @@ def _fit(levels: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
 
     def residuals(q: np.ndarray) -> np.ndarray:
         factor = np.maximum(1.0 + q[2] * scaled, 1e-3)
-        return weight * (q[0] + q[1] * np.log(scaled) + np.log(factor) - np.log(e))
+        scatter: np.ndarray = weight * (q[0] + q[1] * np.log(scaled) + np.log(factor) - np.log(e))
+        return scatter
 
     start = [np.log(e[-1]) - slope * np.log(scaled[-1]), slope, 0.0]
     fit = least_squares(residuals, start, xtol=1e-15, ftol=1e-15, gtol=1e-15)

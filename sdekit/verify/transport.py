@@ -18,7 +18,7 @@ The cost is one evaluation of the step on some hundred to some thousand points, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -32,11 +32,12 @@ from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
 from sdekit.laws import Empirical, Gaussian, GaussianMixture, Law
 from sdekit.metrics import wasserstein2
-from sdekit.quantiles import check_probabilities, mixture_cdf
+from sdekit.quantiles import check_probabilities
 from sdekit.steppers import registry
 from sdekit.steppers.base import Memory, Prepared, Stepper
 
 _TINY = 1e-24  # a component is cut where it holds less probability than this
+_REACH = 10.2  # standard deviations beyond which a normal holds less than that
 _PROBES = 513  # points at which the width of a kernel is looked up
 _MAX_NODES = 200_000
 _CHUNK = 2**20  # elements of one temporary
@@ -114,26 +115,48 @@ class Density1D:
 
     def density(self, x: Tensor) -> Tensor:
         """The density at any points, of the shape of ``x``."""
-        heights = self.weights / (self.sds * math.sqrt(2 * math.pi))
-        return self._by_chunks(lambda y: torch.exp(-0.5 * ((y[:, None] - self.means) / self.sds).square()) @ heights, x)
+        return self._evaluate(x)[2]
 
     def cdf(self, x: float | Tensor) -> Tensor:
         """P(X ≤ x), of the shape of ``x``."""
-        return self._by_chunks(lambda y: mixture_cdf(y, self.weights, self.means, self.sds, upper=False), x)
+        return self._evaluate(x)[0]
 
     def sf(self, x: float | Tensor) -> Tensor:
         """P(X > x), accurate where ``1 - cdf(x)`` is not."""
-        return self._by_chunks(lambda y: mixture_cdf(y, self.weights, self.means, self.sds, upper=True), x)
+        return self._evaluate(x)[1]
 
-    def _by_chunks(self, function: Callable[[Tensor], Tensor], x: float | Tensor) -> Tensor:
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Weights, means and deviations by mean; the weight before, and from, every component."""
+        order = self.means.argsort()
+        weights, zero = self.weights[order], self.weights.new_zeros(1)
+        before, after = torch.cat([zero, weights.cumsum(0)]), torch.cat([zero, weights.flip(0).cumsum(0)]).flip(0)
+        return weights, self.means[order], self.sds[order], before, after
+
+    def _evaluate(self, x: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both tails and the density; components out of reach count as wholly to one side."""
         x = torch.as_tensor(x, dtype=torch.float64)
-        rows = max(1, _CHUNK // len(self.weights))
-        return torch.cat([function(part) for part in torch.split(x.flatten(), rows)]).reshape(x.shape)
+        weights, means, sds, before, after = self._sorted
+        flat, reach = x.flatten(), _REACH * float(sds.max())
+        first, last = torch.searchsorted(means, flat - reach), torch.searchsorted(means, flat + reach)
+        band = torch.arange(max(1, int((last - first).max())) if len(flat) else 1)
+        rows = max(1, _CHUNK // len(band))
+        parts = [flat[:0].expand(3, 0)]
+        for y, i, j in zip(*(torch.split(v, rows) for v in (flat, first, last)), strict=True):
+            near = i[:, None] + band
+            inside, near = near < j[:, None], near.clamp(max=len(means) - 1)
+            w, sd = weights[near] * inside, sds[near]
+            z = (y[:, None] - means[near]) / sd
+            below, above = (w * torch.erfc(sign * math.sqrt(0.5) * z) for sign in (-1.0, 1.0))
+            height = w / sd * torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+            parts.append(torch.stack([before[i] + 0.5 * below.sum(1), after[j] + 0.5 * above.sum(1), height.sum(1)]))
+        lower, upper, density = torch.cat(parts, dim=1).reshape(3, *x.shape)
+        return lower, upper, density
 
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
         x = torch.linspace(*self.support, _CELLS + 1, dtype=torch.float64)
-        return x, self.cdf(x), self.sf(x)
+        return x, *self._evaluate(x)[:2]
 
     def quantile(self, p: float | Tensor, *, upper: bool = False) -> Tensor:
         """The x with cdf(x) = p, or sf(x) = p if ``upper``; of the shape of ``p``."""
@@ -157,8 +180,9 @@ class Density1D:
         active = torch.arange(len(x))
         for iteration in range(_ITERATIONS):
             at, wanted = x[active], level[active]
-            tail = self.sf(at) if upper else self.cdf(at)
-            width = tail / self.density(at)
+            lower_tail, upper_tail, density = self._evaluate(at)
+            tail = upper_tail if upper else lower_tail
+            width = tail / density
             short = tail < wanted
             near[active], far[active] = torch.where(short, at, near[active]), torch.where(short, far[active], at)
             low, high = torch.minimum(near[active], far[active]), torch.maximum(near[active], far[active])
@@ -182,7 +206,7 @@ def transported_law(
     grid: Tensor | Sequence[float],
     initial: Law | Density1D,
     *,
-    spacing: float = 0.5,
+    spacing: float = 0.4,
 ) -> Density1D:
     """The law of the end of a run on the line, to rounding; no sampling.
 

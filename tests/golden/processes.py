@@ -105,6 +105,19 @@ def ou(theta, sigma) -> Process:
     )
 
 
+def ddpm_chain(betas) -> Process:
+    """2006.11239 Eq. (2), (4): ᾱ_i = ∏(1 − β_j) at t = i/L. Nothing is said of other times, nor of a drift."""
+    alpha_bar = [mp.one]
+    for beta in betas:
+        alpha_bar.append(alpha_bar[-1] * (1 - mp.mpf(beta)))
+    at = lambda t: alpha_bar[int(mp.nint(t * len(betas)))]  # noqa: E731
+    return Process(lambda t: mp.sqrt(at(t)), lambda t: mp.sqrt(1 - at(t)), _unknown, _unknown)
+
+
+def _unknown(t):
+    raise NotImplementedError("a chain has no drift between its times")
+
+
 def brownian(noise) -> Process:
     """dx = q dt + s dW."""
     s = mp.mpf(noise)

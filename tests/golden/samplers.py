@@ -54,8 +54,8 @@ def exact_linear(line: Line, eta, times, x: Form, i: int) -> Form:
 
     Along an axis $v_t = \alpha_t^2\lambda + \sigma_t^2$, so $g^2 = v' - 2 f v$ and the deviation y from the centre has
     $dy = [-\eta^2 f + \tfrac{1+\eta^2}{2} v'/v]\,y\,dt + \eta g\,d\bar W$. Its linear part integrates to
-    $\psi = (\alpha_s/\alpha_t)^{\eta^2} (v_t/v_s)^{(1+\eta^2)/2}$; the variance gained is $v_t - \psi^2 v_s$ because the
-    marginals are kept. η = 0 is the flow map √(v_t/v_s), η = 1 the regression of X_t on X_s.
+    $\psi = (\alpha_s/\alpha_t)^{\eta^2} (v_t/v_s)^{(1+\eta^2)/2}$; the variance gained is $v_t - \psi^2 v_s$ because
+    the marginals are kept. η = 0 is the flow map √(v_t/v_s), η = 1 the regression of X_t on X_s.
     """
     p, (s, t) = line.process, (times[0], times[-1])
     centre = lambda u: p.alpha(u) * line.mean + line.shift(u)  # noqa: E731
