@@ -24,25 +24,28 @@ extensions = [
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"sdekit {version}"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
-autodoc_typehints = "description"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 100
+python_use_unqualified_type_names = True
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-_TYPES = ("Calculus", "Direction", "Field", "NoiseType", "Prediction", "Scalar", "Shape", "Time")
-autodoc_type_aliases = {name: f"sdekit.typing.{name}" for name in _TYPES}
 
 bibtex_bibfiles = ["references.bib"]
-bibtex_default_style = "alpha"
+bibtex_default_style = "plain"
 bibtex_reference_style = "author_year"
 
 
 # The docstrings are Google sections around Markdown mathematics; autodoc reads reStructuredText.
 
 _KEYS = set(re.findall(r"@\w+\{(\w+),", Path(__file__).with_name("references.bib").read_text()))
-_GOOGLE = Config()
+_GOOGLE = Config(napoleon_use_ivar=True)
 
 
 def _block(match: re.Match[str]) -> str:
@@ -93,7 +96,7 @@ def _number(value: float | None) -> str:
 
 
 def _etas(low: float, high: float) -> str:
-    return _number(low) if low == high else f"≥ {low:g}" if math.isinf(high) else f"{low:g} … {high:g}"
+    return _number(low) if low == high else f"≥\u00a0{low:g}" if math.isinf(high) else f"[{low:g},\u00a0{high:g}]"
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:

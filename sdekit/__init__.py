@@ -21,8 +21,7 @@ from sdekit.steppers import (
     ExactLinear,
     Heun,
 )
-
-__version__ = "0.1.0"
+from sdekit.version import __version__
 
 __all__ = [
     "DDIM",
@@ -52,6 +51,7 @@ __all__ = [
     "Solution",
     "Status",
     "SubVP",
+    "__version__",
     "exact_score",
     "grids",
     "metrics",

@@ -136,11 +136,14 @@ def _measure(raw: Path, quick: bool, select: str | None, device: str, dtype: str
     """Run pytest in a process of its own: the suite sets allocator thresholds and warning filters."""
     command = [sys.executable, "-m", "pytest", str(_FOLDER), "--rootdir", str(_FOLDER.parent)]
     command += ["-q", "--no-header", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    command += ["-W", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning"]  # that nothing was run is said below
     command += [f"--benchmark-json={raw}", "--benchmark-quiet", "--device", device, "--dtype", dtype]
     command += ["--quick"] if quick else []
     command += ["-k", select] if select else []
     # The targets are for one thread, and ratios need one: a floor without threads would win or lose by their number.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    # What a pytest around this one has set would disable the timing.
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {"OMP_NUM_THREADS": "1", **outer}
     code = subprocess.run(command, env=environment, cwd=_FOLDER.parent, check=False).returncode
     if code == _NO_TESTS:
         raise SdekitError(f"No benchmark matches {select!r}: the names are those of pytest {_FOLDER} --collect-only.")
@@ -167,9 +170,10 @@ def show(report: Report, console: Console) -> None:
     place = report.machine
     console.print(
         f"{place['gpu'] or place['cpu']}, {place['threads']} thread(s), "
-        f"heap trick {'on' if place['heap_trick'] else 'off'}, {report.settings['device']}, {report.settings['dtype']}"
+        f"heap trick {'on' if place['heap_trick'] else 'off'}, {report.settings['device']}, {report.settings['dtype']}",
+        highlight=False,
     )
-    console.print(", ".join(f"{name} {version}" for name, version in report.versions.items()))
+    console.print(", ".join(f"{name} {version}" for name, version in report.versions.items()), highlight=False)
     for kind, title, columns in (
         ("contest", "Against floors and peers", _CONTEST_COLUMNS),
         ("solver", "Solvers against their evaluations alone", _SOLVER_COLUMNS),

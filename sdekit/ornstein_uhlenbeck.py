@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import final
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -142,13 +141,15 @@ class OU(LinearProcess):
         return theta, sigma @ sigma.T
 
     def _matrix_kernel(self, h: float) -> tuple[Tensor, Tensor]:
+        from scipy.linalg import expm  # scipy.linalg is half the import time of sdekit
+
         theta, spread = self._matrices()
         d = len(theta)
         halvings = max(0, math.ceil(math.log2(max(1e-300, float(theta.abs().sum(1).max()) * h))))
         block = torch.zeros(2 * d, 2 * d, dtype=torch.float64)
         block[:d, :d], block[:d, d:], block[d:, d:] = theta, spread, -theta.T
         # scipy's, not torch.linalg.matrix_exp, which loses four digits at norms near 0.05 (torch 2.13).
-        block = torch.from_numpy(scipy.linalg.expm((block * (h / 2**halvings)).numpy()))
+        block = torch.from_numpy(expm((block * (h / 2**halvings)).numpy()))
         factor = block[d:, d:].T
         covariance = factor @ block[:d, d:]
         for _ in range(halvings):
@@ -177,8 +178,10 @@ class OU(LinearProcess):
         mean = torch.zeros(tuple(event_shape), dtype=torch.float64) + self.mu
         if self._diagonal:
             return Gaussian(mean, _operator(torch.as_tensor(self.sigma, dtype=torch.float64) ** 2 / (2 * theta)))
+        from scipy.linalg import solve_continuous_lyapunov
+
         theta, spread = self._matrices()
-        solution = scipy.linalg.solve_continuous_lyapunov(theta.numpy(), spread.numpy())
+        solution = solve_continuous_lyapunov(theta.numpy(), spread.numpy())
         return Gaussian(mean, torch.from_numpy(solution))
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import SdekitError
+from sdekit.version import __version__
 
 _FORMAT = "sdekit-solution-1"
 
@@ -131,6 +132,8 @@ def read_tensors(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[s
 def write_whole(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all: beside it first, then renamed over it."""
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise SdekitError(f"Cannot write {path}: it exists and is no regular file.")
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,8 +150,6 @@ def write_whole(path: str | Path, content: bytes) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    from sdekit import __version__
-
     return {
         "sdekit": __version__,
         "torch": torch.__version__,

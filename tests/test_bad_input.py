@@ -19,6 +19,7 @@ from torch import Tensor
 
 import sdekit as sk
 from sdekit import grids
+from sdekit.typing import Time
 
 X = torch.ones(3, 2, dtype=torch.float64)
 GRID = [0.9, 0.5, 0.1]
@@ -29,7 +30,7 @@ FLOW, REVERSE = sk.probability_flow(VP, SCORE), sk.reverse_time(VP, SCORE)
 MATRIX = sk.OU(torch.eye(2, dtype=torch.float64))
 
 
-def drift(t: float, x: Tensor) -> Tensor:
+def drift(t: Time, x: Tensor) -> Tensor:
     return -x
 
 

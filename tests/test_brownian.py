@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def test_a_grid_path_coarsens_exactly(dtype: torch.dtype, device: torch.device) 
     whole = fine.increment(times[0], times[-1]).w
     for parts in (2, 8, 64):
         edges = times[:: 64 // parts]
-        pieces = [fine.increment(s, t).w for s, t in zip(edges[:-1], edges[1:], strict=True)]
+        pieces = [fine.increment(s, t).w for s, t in pairwise(edges)]
         torch.testing.assert_close(sum(pieces), whole, rtol=0, atol=16 * torch.finfo(dtype).eps)
     middle = times[32]
     halves = fine.increment(times[0], middle).w + fine.increment(middle, times[-1]).w
@@ -63,7 +64,7 @@ def test_law_of_a_grid_path() -> None:
     times = [0.0, 0.1, 0.15, 0.7, 2.0, 2.3]
     n = 20_000
     noise = sk.BrownianGrid.on(times, (n, 1), seed=1)
-    w = torch.cat([noise.increment(s, t).w for s, t in zip(times[:-1], times[1:], strict=True)], 1)
+    w = torch.cat([noise.increment(s, t).w for s, t in pairwise(times)], 1)
     z = w / torch.tensor(times, dtype=torch.float64).diff().sqrt()
     assert bool((z.mean(0).abs() * math.sqrt(n) < 5).all())
     assert bool(((z.square().mean(0) - 1).abs() * math.sqrt(n / 2) < 5).all())

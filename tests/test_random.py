@@ -151,7 +151,7 @@ def test_kolmogorov_smirnov() -> None:
     assert scipy.stats.kstest(z.numpy(), "norm").pvalue > 1e-6
     single = normals(path_keys(2, 2000), (10,), stream=0, count=100, dtype=torch.float32).flatten()
     assert scipy.stats.kstest(single.double().numpy(), "norm").pvalue > 1e-6
-    angles = torch.atan2(*block(3, 2000, 10, 100).unflatten(0, (50, 2)).unbind(1)).flatten()
+    angles = torch.atan2(*block(3, 2000, 10, 100).reshape(50, 2, 2000, 10).unbind(1)).flatten()
     assert scipy.stats.kstest(angles.numpy() / math.pi, scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-6
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,27 +24,28 @@ from torch.func import grad, hessian, jacfwd
 import sdekit as sk
 from sdekit.dynamics import GeneralSDE, covariance_divergence, covariance_times
 from sdekit.reverse import Reverse
+from sdekit.typing import Time
 
 A = torch.tensor([[0.4, -1.0], [0.7, 0.2]], dtype=torch.float64)
 B = torch.tensor([[0.5, 0.1, -0.3], [0.2, 0.9, 0.4]], dtype=torch.float64)
-ETAS = [0.0, 0.5, 1.0, 1.7]
-POINTS = {1: [[0.4], [1.3], [-0.8]], 2: [[0.4, -0.6], [1.3, 0.2], [-0.8, 1.1]]}
+ETAS = [0.0, 1.0, 1.7]  # everything is linear in η²
+POINTS = {1: [[0.4], [-1.3]], 2: [[0.4, -0.6], [-1.3, 0.2]]}
 
 
-def rotating(t: float, x: Tensor) -> Tensor:
+def rotating(t: Time, x: Tensor) -> Tensor:
     return x @ A.T + torch.sin(x.flip(-1)) * (1.0 + t)
 
 
-def columns(t: float, x: Tensor) -> Tensor:
+def columns(t: Time, x: Tensor) -> Tensor:
     """Three noises of a plane, all state-dependent, that do not commute."""
     return B * torch.cos(x[..., :, None] + 0.5 * x.flip(-1)[..., :, None] * torch.tensor([1.0, -1.0, 0.3]).double() + t)
 
 
-def elementwise(t: float, x: Tensor) -> Tensor:
+def elementwise(t: Time, x: Tensor) -> Tensor:
     return 0.6 + 0.3 * torch.sin(2.0 * x + t)
 
 
-def entangled(t: float, x: Tensor) -> Tensor:
+def entangled(t: Time, x: Tensor) -> Tensor:
     """Of the shape of the state, but G_i depends on the other coordinate: not `diagonal` in the strict sense."""
     return 0.6 + 0.3 * torch.sin(2.0 * x.flip(-1) + x + t)
 
@@ -109,7 +111,7 @@ def test_leaving_out_the_divergence_is_caught(name: str) -> None:
     d, sde = SDES[name]
     law = density(d)
 
-    def shifted(t: float, x: Tensor) -> Tensor:
+    def shifted(t: Any, x: Tensor) -> Tensor:
         return sde.drift(t, x) + covariance_divergence(sde, t, x)  # what reverse_time takes off at η = 1
 
     slipped = sk.reverse_time(GeneralSDE(shifted, sde.diffusion, sde.noise_type), lambda t, x: law.score(x))
@@ -133,7 +135,7 @@ def test_geometric_brownian_motion_in_time(eta: float) -> None:
         z = (torch.log(y) - (mu - sigma**2 / 2) * t) / (sigma * torch.sqrt(t))
         return -0.5 * z**2 - torch.log(y * sigma * torch.sqrt(t))
 
-    def score(t: float, x: Tensor) -> Tensor:
+    def score(t: Time, x: Tensor) -> Tensor:
         return -(1.0 + (torch.log(x) - (mu - sigma**2 / 2) * t) / (sigma**2 * t)) / x
 
     def p(t: Tensor, y: Tensor) -> Tensor:
@@ -174,7 +176,7 @@ def test_drift_of_every_process_by_hand(name: str, eta: float, randn: Callable[.
     """f − ½(1 + η²) g² s and η g, with f and g from the forward fields."""
     process, x = PROCESSES[name](), randn(5, 2, 3)
 
-    def score(t: float, y: Tensor) -> Tensor:
+    def score(t: Time, y: Tensor) -> Tensor:
         return torch.sin(y) - t
 
     rev = sk.reverse_time(process, score, eta)
@@ -185,7 +187,7 @@ def test_drift_of_every_process_by_hand(name: str, eta: float, randn: Callable[.
         torch.testing.assert_close(rev.drift(t, x), by_hand)
         torch.testing.assert_close(rev.diffusion(t, x), eta * g)
         times = torch.full((5,), t, dtype=x.dtype, device=x.device)
-        rev_at_times = sk.reverse_time(process, lambda u, y: score(u[:, None, None], y), eta)
+        rev_at_times = sk.reverse_time(process, lambda u, y: score(torch.as_tensor(u)[:, None, None], y), eta)
         torch.testing.assert_close(rev_at_times.drift(times, x), rev.drift(t, x))
 
 
@@ -236,7 +238,7 @@ def test_covariance_products(name: str) -> None:
     general = GeneralSDE(
         sde.drift, lambda t, x: sde.diffusion(0.3, x) * _beside(t, sde.diffusion(0.3, x)), sde.noise_type
     )
-    times = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    times = torch.tensor([0.2, 0.9], dtype=torch.float64)
     together = covariance_divergence(general, times, x)
     for i, t in enumerate(times.tolist()):
         torch.testing.assert_close(together[i : i + 1], covariance_divergence(general, t, x[i : i + 1]))

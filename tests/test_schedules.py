@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 
-import mpmath as mp
+import mpmath as mp  # type: ignore[import-untyped]
 import pytest
 import torch
 from conftest import BETAS, PROCESSES, SIGMAS

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_ddim_is_the_papers(name: str, eta: float) -> None:
     rev = sk.reverse_time(process, sk.exact_score(law, process), eta)
     grid = sk.grids.log_snr(process, 5)
     x, z = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for s, t in zip(grid.tolist()[:-1], grid.tolist()[1:], strict=True):
+    for s, t in pairwise(grid.tolist()):
         state = process.shift(s) + schedule.sigma(s) * x
         noise = -schedule.sigma(s) * rev.score(s, state)
         clean = (state - process.shift(s) - schedule.sigma(s) * noise) / schedule.alpha(s)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,33 +59,33 @@ class Problem:
         return self.run(stepper, steps).wasserstein2(self.law(self.grid(steps)[-1]))
 
 
+def coefficients(process: VP | VE, t: float) -> tuple[float, float, float, float]:
+    """α, σ, d log α / dt and g² from the printed formulas."""
+    if isinstance(process, VP):
+        beta, alpha = 0.1 + 19.9 * t, math.exp(-0.05 * t - 0.25 * 19.9 * t * t)
+        return alpha, math.sqrt(1 - alpha**2), -0.5 * beta, beta
+    sigma = 0.01 * 5000.0**t
+    return 1.0, sigma, 0.0, 2 * math.log(5000.0) * sigma**2
+
+
 def recursion(problem: Problem, scheme: str, times: list[float]) -> tuple[float, float]:
-    """Mean and variance on Gaussian data, written out from the formulas of the schemes."""
-    mean, variance = (float(v) for v in (problem.data.mean, problem.data.covariance))
-    schedule, eta2 = problem.process.schedule, problem.eta**2
-    start = problem.law(torch.tensor(times[0]))
-    m, v = float(start.mean), float(start.covariance)
-    for s, t in zip(times[:-1], times[1:], strict=True):
-        a, at = schedule.alpha(s), schedule.alpha(t)
-        sig, sigt = schedule.sigma(s), schedule.sigma(t)
-        total = a * a * variance + sig * sig
+    """Mean and variance on Gaussian data from the exact start: the affine maps of the schemes, written out."""
+    m0, v0, eta2 = float(problem.data.mean), float(problem.data.covariance), problem.eta**2
+    a, sig, _, _ = coefficients(problem.process, times[0])
+    m, v = a * m0, a * a * v0 + sig * sig
+    for s, t in pairwise(times):
+        (a, sig, rate, g2), (at, sigt, _, _) = (coefficients(problem.process, r) for r in (s, t))
+        total = a * a * v0 + sig * sig
         if scheme == "euler-maruyama":
-            h, g2 = s - t, schedule.diffusion_rate(s)
-            f = schedule.drift_rate(s) if hasattr(schedule, "drift_rate") else _log_alpha_rate(problem.process, s)
-            pull = 0.5 * (1 + eta2) * g2 / total
-            slope, shift, noise = 1 - h * (f + pull), h * pull * a * mean, eta2 * g2 * h
-        else:  # ddim: x' = (σ'/σ) ρ x + (α' − ρ α σ'/σ) D, D = m + (αV/total)(x − αm)
-            fresh = eta2 * (1 - (a / sig) ** 2 / (at / sigt) ** 2)
-            rho, gain = math.sqrt(1 - fresh), a * variance / total
+            h, pull = s - t, 0.5 * (1 + eta2) * g2 / total
+            slope, shift, noise = 1 - h * (rate + pull), h * pull * a * m0, eta2 * g2 * h
+        else:
+            fresh = eta2 * (1 - (a * sigt / (at * sig)) ** 2)
+            rho, gain = math.sqrt(1 - fresh), a * v0 / total  # D = m0 + gain (x − a m0)
             onto = at - rho * a * sigt / sig
-            slope, shift, noise = sigt / sig * rho + onto * gain, onto * mean * (1 - gain * a), sigt**2 * fresh
+            slope, shift, noise = sigt / sig * rho + onto * gain, onto * m0 * (1 - gain * a), sigt**2 * fresh
         m, v = slope * m + shift, slope**2 * v + noise
     return m, v
-
-
-def _log_alpha_rate(process: VP | VE, t: float) -> float:
-    """d log α / dt: −β/2 for VP, 0 for VE."""
-    return -0.5 * (0.1 + t * (20.0 - 0.1)) if isinstance(process, VP) else 0.0
 
 
 # --- closed forms ---------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def test_it_is_the_law_of_the_runs_of_solve():
 @pytest.mark.parametrize("scheme", ["euler-maruyama", "ddim"])
 def test_w2_is_of_first_order_on_the_mild_mixture(scheme):
     errors = [Problem(VP(), MILD).error(scheme, n) for n in (16, 32, 64, 128, 256)]
-    slopes = [math.log2(a / b) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert 2 * slopes[-1] - slopes[-2] == pytest.approx(1.0, abs=0.005)
     assert all(abs(slope - 1) < 0.08 for slope in slopes)
 
@@ -168,16 +169,10 @@ def test_exploding_variance_starts_wide_and_ends_narrow():
 
 
 def test_it_is_quick():
-    problem, times = Problem(VP(), MILD), {}
-    for steps in (16, 64):
-        best = math.inf
-        for _ in range(3):
-            start = time.perf_counter()
-            problem.error("euler-maruyama", steps)
-            best = min(best, time.perf_counter() - start)
-        times[steps] = best
-    assert times[16] < 1.0, times  # 0.2 s and 0.3 s on one core of 2025
-    assert times[64] < 2.0, times
+    for steps, seconds in ((16, 0.5), (64, 2.0)):  # of processor time; 0.1 s is usual
+        start = time.process_time()
+        Problem(VP(), MILD).error("euler-maruyama", steps)
+        assert time.process_time() - start < seconds
 
 
 # --- planted faults -------------------------------------------------------------------------------
@@ -247,7 +242,7 @@ def test_density_knows_itself():
     torch.testing.assert_close(law.cdf(x), mixture.cdf(x), rtol=1e-12, atol=0)
     torch.testing.assert_close(law.sf(x), mixture.sf(x), rtol=1e-12, atol=0)
     torch.testing.assert_close(law.density(x), mixture.log_prob(x[:, None]).exp(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(law.quantile(law.sf(x), upper=True), x, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(law.quantile(law.sf(x[2:]), upper=True), x[2:], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(law.density(law.nodes), law.values, rtol=1e-11, atol=1e-24)
     assert float(torch.trapezoid(law.values, law.nodes)) == pytest.approx(1.0, abs=1e-13)
     assert float(law.mean) == pytest.approx(float(mixture.mean), abs=1e-13)
@@ -338,7 +333,7 @@ def test_other_problems_are_refused():
         transported_law(problem.sde, "ddim", problem.grid(8).flip(0), MILD)
     faint = sde(lambda t, x: -x, lambda t, x: torch.full_like(x, 1e-9))
     with pytest.raises(SdekitError, match="nodes, more than"):
-        transported_law(faint, "euler-maruyama", [0.0, 1.0], NORMAL)
+        transported_law(faint, "euler-maruyama", [0.0, 0.5, 1.0], NORMAL)
     atom = GaussianMixture([0.5, 0.5], [[0.0], [1.0]], torch.tensor([0.0, 1.0]))
     with pytest.raises(SdekitError, match="get no noise"):
         transported_law(VP(), "exact-linear", [0.1, 0.5], atom)

@@ -6,6 +6,7 @@ standard error; 130 interrupted. Any other exception is a bug and keeps its trac
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # η on a terminal without it is no reason to fail
     try:
         code = _run(words)
         sys.stdout.flush()

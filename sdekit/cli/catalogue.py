@@ -293,7 +293,7 @@ def _show_arguments(parser: argparse.ArgumentParser) -> None:
 LIST = Command(
     name="list",
     purpose="tables of what there is, with declared orders and costs",
-    detail="Steppers, test problems, processes, time grids and data, read off the registries.",
+    detail="Steppers, problems, processes, time grids and data, read off the registries.",
     examples=(
         ("sdekit list", "everything"),
         ("sdekit list steppers", "the solvers, with orders by class of problem and evaluations per step"),

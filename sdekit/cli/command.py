@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -18,9 +18,9 @@ Solve stochastic differential equations, and measure what a solver really does.
 Reverse-time SDEs and probability flows of diffusion models, with exact or
 learned scores, by any solver whose declared order fits. Start with
 
-  sdekit list                            what there is
-  sdekit solve --process vp              draw samples, and see how good they are
-  sdekit converge vp-gaussian ddim heun  measure orders of convergence
+  sdekit list                             what there is
+  sdekit solve --process vp               draw samples; see how good they are
+  sdekit converge vp-gaussian ddim heun   measure orders of convergence
 """
 
 _EXIT_CODES = """\
@@ -85,7 +85,7 @@ def parser_of(commands: Iterable[Command]) -> argparse.ArgumentParser:
         one = chosen.add_parser(
             command.name,
             help=command.purpose,
-            description=f"{command.purpose[0].upper()}{command.purpose[1:]}.\n\n{command.detail}".rstrip(),
+            description=f"{command.purpose[:1].upper()}{command.purpose[1:]}.\n\n{command.detail}",
             epilog=command.epilog,
             formatter_class=_help_format,
             allow_abbrev=False,
@@ -177,19 +177,14 @@ def check_writable(path: Path) -> None:
     """Refuse a file that cannot be written, before the work that would be lost with it.
 
     Raises:
-        SdekitError: a folder of that name, a file in the place of a folder, or no permission.
+        SdekitError: a folder or device of that name, a file in the place of a folder, or no permission.
     """
     ancestor = path.parent
     while not ancestor.exists() and ancestor != ancestor.parent:
         ancestor = ancestor.parent
-    if path.is_dir():
-        raise SdekitError(f"Cannot write {path}: it is a folder.")
+    if path.exists() and not path.is_file():  # a device would be replaced by a file of its name
+        raise SdekitError(f"Cannot write {path}: it is {'a folder' if path.is_dir() else 'no ordinary file'}.")
     if not ancestor.is_dir():
         raise SdekitError(f"Cannot write {path}: {ancestor} is not a folder.")
     if not os.access(ancestor, os.W_OK):
         raise SdekitError(f"Cannot write {path}: no permission in {ancestor}.")
-
-
-def joined(words: Sequence[str]) -> str:
-    """Choices for a help text."""
-    return ", ".join(words)

@@ -71,10 +71,11 @@ def run_train(options: argparse.Namespace) -> int:
         seed=options.seed,
         progress=sys.stderr.isatty(),
     )
+    finished = not out.with_name(f"{out.name}.checkpoint").exists()
     facts = [
         ("weights", str(made.path)),
         ("parameters", f"{made.parameters:,}"),
-        ("steps", f"{made.steps}, in {made.seconds:.0f} s"),
+        ("steps", f"{made.steps}, in {made.seconds:.0f} s{'' if finished else '; give the same line to go on'}"),
         ("held-out loss", f"{made.held_out_loss:.4f} per coordinate"),
         ("to use it", f"sdekit solve --data {_data_of(options.task)} --score {made.path}"),
     ]
@@ -165,7 +166,9 @@ given again, and ends in the same weights.""",
 BENCH = Command(
     name="bench",
     purpose="speed against hand-written loops and other libraries",
-    detail="In a source checkout. Prints ratios of times that were taken in turns, and writes them as JSON.",
+    detail="""\
+Prints ratios of times that were taken in turns, in one process, and writes
+them as JSON. Needs a source checkout.""",
     examples=(
         ("sdekit bench --quick", "under a minute"),
         ("sdekit bench --select dpmpp-2m --dtype float64", "the rows whose names match"),

@@ -47,7 +47,8 @@ class _Line:
 
     @property
     def name(self) -> str:
-        return self.solver if self.eta == 0.0 else f"{self.solver} η={self.eta:g}"
+        short = "EM" if self.solver == "euler-maruyama" else self.solver
+        return short if self.eta == 0.0 else f"{short} η={self.eta:g}"
 
 
 def section(study: Study) -> Section | None:
@@ -94,7 +95,7 @@ def _line(study: Study, record: Record) -> _Line:
 
 def _title(problem: str) -> str:
     process, _, data = problem.partition("-")
-    return f"{process.upper()} → {data}"
+    return f"{process.upper()} → {data.capitalize() if data == 'gaussian' else data}"
 
 
 def _rated(orders: list[Record], data: str) -> list[Record]:
@@ -138,7 +139,7 @@ def _errors(title: str, lines: list[_Line]) -> bytes:
     exact = [line for line in lines if line.values["declared"] is None]
     drawn = [line for line in lines if line.values["declared"] is not None]
     canvas = new_figure(3.75)
-    axes = canvas.add_axes((0.135, 0.145, 0.545, 0.735))
+    axes = canvas.add_axes((0.165, 0.15, 0.515, 0.73))
     dress(axes, "", "score evaluations", "$W_2$ to the exact law")
     canvas.text(0.02, 0.945, title, fontsize=10, fontweight="bold", color=INK)
     axes.set_xscale("log", base=2)
@@ -146,7 +147,7 @@ def _errors(title: str, lines: list[_Line]) -> bytes:
     for group in _coinciding(drawn):
         first = group[0]
         colour, marker, dashes = look(first.solver, first.eta)
-        axes.plot(first.evaluations, first.errors, dashes, color=colour, marker=marker, ms=4, lw=1.4, mew=0)
+        axes.plot(first.evaluations, first.errors, linestyle=dashes, color=colour, marker=marker, ms=4, lw=1.4, mew=0)
     x = [n for line in drawn for n in line.evaluations]
     y = [e for line in drawn for e in line.errors if e > 0]
     axes.set_xlim(min(x) * 0.8, max(x) * 1.25)
@@ -155,8 +156,7 @@ def _errors(title: str, lines: list[_Line]) -> bytes:
     axes.set_xticks(ticks if len(ticks) < 7 else ticks[::2])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
     axes.minorticks_off()
-    _slopes(axes, drawn)
-    label_ends(axes, [_label(group) for group in _coinciding(drawn)])
+    label_ends(axes, [*_slopes(axes, drawn), *(_label(group) for group in _coinciding(drawn))])
     if exact:
         worst = max(max(line.errors) for line in exact)
         canvas.text(0.695, 0.045, f"exact-linear: ≤ {worst:.0e}", fontsize=SMALL, color=SOFT)
@@ -181,24 +181,22 @@ def _coinciding(lines: list[_Line]) -> list[list[_Line]]:
 def _label(group: list[_Line]) -> Label:
     first = group[0]
     order = first.values["order"]
-    names = "\n= ".join(line.name for line in group)
+    names = " = ".join(line.name for line in group)
     text = f"{names}   {order:.2f}" if order is not None else names
     return Label(text, first.evaluations[-1], first.errors[-1], look(first.solver, first.eta).colour)
 
 
-def _slopes(axes: Any, lines: list[_Line]) -> None:
-    """For each declared order a grey line below the lowest curve of that order."""
-    high = axes.get_xlim()[1]
+def _slopes(axes: Any, lines: list[_Line]) -> list[Label]:
+    """For each declared order a grey line below the lowest curve of that order; their labels."""
+    labels = []
     for order in sorted({line.values["declared"] for line in lines}):
         mine = [line for line in lines if line.values["declared"] == order]
         scale = 0.42 * min(e * n**order for line in mine for n, e in zip(line.evaluations, line.errors, strict=True))
-        start = min(n for line in mine for n in line.evaluations)
-        ends = (start, high)
+        reached = [n for line in mine for n in line.evaluations]
+        ends = (min(reached), max(reached))
         axes.plot(ends, [scale * n**-order for n in ends], color=FAINT, lw=1.0, ls=(0, (2, 2)), zorder=0)
-        y = scale * start**-order
-        axes.annotate(
-            f"slope {order:g}", (start, y), (2, -1), textcoords="offset points", fontsize=7.5, color=SOFT, va="top"
-        )
+        labels.append(Label(f"slope {order:g}", ends[1], scale * ends[1] ** -order, SOFT))
+    return labels
 
 
 def _deviations(orders: list[Record]) -> bytes:
@@ -210,7 +208,7 @@ def _deviations(orders: list[Record]) -> bytes:
     tolerance = rated[0]["values"]["tolerance"]
     canvas = new_figure(0.95 + 0.26 * len(rows))
     bottom = 0.55 / canvas.get_size_inches()[1]
-    axes = canvas.add_axes((0.36, bottom, 0.6, 1.0 - bottom - 0.42 / canvas.get_size_inches()[1]))
+    axes = canvas.add_axes((0.405, bottom, 0.555, 1.0 - bottom - 0.42 / canvas.get_size_inches()[1]))
     dress(axes, x="measured − declared order")
     axes.axvspan(-tolerance, tolerance, color="#e3f0e6", zorder=0, lw=0)
     axes.axvline(0.0, color=FAINT, lw=0.8, zorder=1)
@@ -268,9 +266,10 @@ def _table(orders: list[Record], data: str) -> str:
         declared = "exact" if any_record["declared"] is None else f"{any_record['declared']:g}"
         cells = [_order_cell(found[p]["values"]) if p in found else Cell("") for p in problems]
         rows.append([f"<code>{escape(solver)}</code>", f"{eta:g}", declared, *cells])
+    words = "Gaussian" if data == "gaussian" else data
     tolerances = sorted({f"{r['values']['tolerance']:g}" for r in mine})
     caption = (
-        f"Orders fitted to exact W₂ errors, {data} data. ✓: within {' or '.join(tolerances)} of the declared order"
+        f"Orders fitted to exact W₂ errors, {words} data. ✓: within {' or '.join(tolerances)} of the declared order"
         + (" (flows, stochastic runs)." if len(tolerances) > 1 else ".")
     )
     return table(["solver", "η", "declared", *(p.partition("-")[0].upper() for p in problems)], rows, caption)

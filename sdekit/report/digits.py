@@ -90,7 +90,7 @@ def _cards(records: list[Record], real: Record) -> tuple[Card, ...]:
 def _distances(records: list[Record], real: Record, metric: str, words: str) -> bytes:
     """Distance against evaluations, one line a solver, over the band of real against real."""
     canvas = new_figure(3.6)
-    axes = canvas.add_axes((0.135, 0.15, 0.575, 0.72))
+    axes = canvas.add_axes((0.15, 0.15, 0.535, 0.72))
     dress(axes, "", "network evaluations", words)
     canvas.text(0.02, 0.945, f"{words} to held-out digits", fontsize=10, fontweight="bold", color=INK)
     floor = real["values"]

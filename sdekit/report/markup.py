@@ -51,8 +51,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str | Cell]], caption: st
     heads = "".join(f'<th scope="col"{_right(i, numbers_from)}>{h}</th>' for i, h in enumerate(head))
     body = "".join(f"<tr>{''.join(_cell(c, i, numbers_from) for i, c in enumerate(row))}</tr>\n" for row in rows)
     return (
+        f'<div class="box"><p class="caption">{caption}</p>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table></div>"
+        f"<thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table></div></div>"
     )
 
 

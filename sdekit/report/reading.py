@@ -35,7 +35,8 @@ class Study:
         Raises:
             SdekitError: no study there, or a damaged one.
         """
-        return cls(folder, read_settings(folder), read_records(folder))
+        records = read_records(folder)
+        return cls(folder, read_settings(folder), records)
 
     def part(self, name: str) -> Iterator[Record]:
         """The records of a part."""

@@ -32,7 +32,8 @@ def _cards(records: list[Record]) -> tuple[Card, ...]:
         return ()
     text = (
         "is how far (W₂) samples end from the data when the forward drift is run backwards. "
-        f"With the score it is {number(found['flow']['w2'], 2)}; the noise floor is {number(found['flow']['w2_floor'], 2)}."
+        f"With the score it is {number(found['flow']['w2'], 2)}, and the noise floor is "
+        f"{number(found['flow']['w2_floor'], 2)}."
     )
     return (Card(number(found["drift"]["w2"], 3), text),)
 
@@ -53,16 +54,15 @@ def _paths(study: Study, record: Record) -> bytes:
     side = canvas.add_axes((0.7, 0.165, 0.28, 0.7))
     dress(side, grid=False)
     edges, heights = arrays["edges"].numpy(), arrays["histogram"].numpy()
-    widths = edges[1:] - edges[:-1]
-    side.barh(edges[:-1], heights / widths, widths, align="edge", color=colour, alpha=0.35, lw=0)
-    side.plot(arrays["density"], arrays["x"], color=INK, lw=1.1)
+    side.barh(edges[:-1], heights / heights.max(), edges[1:] - edges[:-1], align="edge", color=colour, alpha=0.35, lw=0)
+    side.plot(arrays["density"] / arrays["density"].max(), arrays["x"], color=INK, lw=1.1)
     side.set_ylim(low, high)
-    side.set_xlim(0.0, 1.15 * float(arrays["density"].max()))
+    side.set_xlim(0.0, 1.1)
     side.set_xticks([])
     side.tick_params(labelleft=False, left=False)
     side.spines["bottom"].set_visible(False)
     side.spines["left"].set_color(FAINT)
-    side.set_xlabel("samples, and the data", fontsize=SMALL, color=SOFT)
+    side.set_xlabel("samples and data", fontsize=SMALL, color=SOFT, labelpad=16)
     return png(canvas)
 
 

@@ -82,7 +82,10 @@ def tasks(settings: Settings) -> Iterator[Task]:
 def _model(device: str) -> tuple[LinearProcess, Score]:
     from sdekit.train import load_score
 
-    return load_score("digits", device=device)
+    process, score = load_score("digits")
+    if isinstance(score.net, torch.nn.Module):
+        score.net.to(device)
+    return process, score
 
 
 def _real(settings: Settings, _: Records) -> Result:

@@ -38,7 +38,7 @@ FALSE_ALARMS = 1e-3
 """Probability that any test of this part fails although all is well."""
 
 _TIMES = {"ou": (0.25, 0.5, 1.0, 5.0), "vp": (0.1, 0.25, 0.5, 1.0), "ve": (0.25, 0.5, 0.75, 1.0)}
-_REPEATS = 20  # of exact samples, for the noise floor of W2
+_REPEATS = 100  # of exact samples, for the noise floor of W2
 _BINS, _CURVE = 60, 241
 _SAMPLE, _NOISE, _FLOOR = 101, 102, 103  # streams of the study's seed
 

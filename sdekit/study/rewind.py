@@ -39,7 +39,7 @@ _STEPS = 500
 _PATHS, _KEPT = 40, 100  # paths that are drawn, and the times kept of them
 _BINS = 80
 _WINDOW = 4.0
-_REPEATS = 20
+_REPEATS = 100  # of exact samples, for the noise floor of W2
 _START, _FORTH, _BACK, _FLOOR = 301, 302, 303, 304
 
 

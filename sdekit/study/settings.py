@@ -17,6 +17,7 @@ from sdekit.steppers.registry import STEPPERS
 
 FORMAT = "sdekit-study-1"
 CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSES)
+"""The problems whose orders are measured."""
 PROBLEMS = (*CONVERGENCE, "digits")
 """What ``problems=`` may name."""
 

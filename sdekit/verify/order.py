@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from sdekit.errors import SdekitError
 
@@ -91,6 +90,8 @@ def fit_order(
 
 def _fit(levels: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
     """P and its standard error, by least squares on log e = log C + p log h + log(1 + D h)."""
+    from scipy.optimize import least_squares  # slow to import, and only orders need it
+
     h, e, spread = np.array(levels).T
     weight = spread.min() / spread
     scaled = h / h.max()

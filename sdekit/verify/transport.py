@@ -285,10 +285,15 @@ class _Kernels:
         n, count = len(x), self.draws(k)
         z = torch.cat([torch.zeros(1, count), torch.eye(count), _witness(1, count)]).double()
         y = self.advance(k, x.repeat(len(z)), z.repeat_interleave(n, 0))[0].reshape(-1, n)
+        if not bool(y.isfinite().all()):
+            span = f"[{float(x.min()):.3g}, {float(x.max()):.3g}]"
+            raise SdekitError(
+                f"Step {k} of {self.name} gives NaN or Inf for some states in {span}, where the law lives."
+            )
         mean, effects = y[0], y[1:-1] - y[0]
         error = float((y[-1] - mean - z[-1] @ effects).abs().max())
         allowed = _SUPERPOSITION * float(effects.abs().max()) + _ROUNDING * float(y.abs().max())
-        if not error <= allowed:
+        if error > allowed:
             raise SdekitError(
                 f"Step {k} of {self.name} is not affine in its noise (superposition fails by {error:.2g}), so its "
                 "kernel is not normal and transported_law does not apply: compare with samples instead."

@@ -1,4 +1,7 @@
-"""Golden laws: every stepper again, from its paper, in 40 digits, sharing no code with sdekit.
+"""Golden laws: every stepper again, from its paper, in 40 digits.
+
+The schemes (:mod:`golden.samplers`, :mod:`golden.step_methods`) and the processes share no code with sdekit;
+:mod:`golden.cases` is where the two meet.
 
 A golden law is deliberately simple. It says what the named scheme does on a given grid to Gaussian data (and to linear
 SDEs), and the production solver must produce that law to rounding. Orders of convergence cannot see a slip that leaves

@@ -6,8 +6,8 @@ $X = \text{shift} + \psi x_0 + \int K(u)\,dW_u$, so by Itô's isometry
 $$ E|Y - X|^2 = E|(A - \psi) x_0 + c - \text{shift}|^2 + \sum_k \int_{t_k}^{t_{k+1}} |b_k - K(u)|^2 du . $$
 
 Multiplicative noise, $dX = A X\,dt + \sum_i B_i X\,dW_i$. A step is $Y \mapsto \Psi(\xi) Y$ with a polynomial Ψ of
-standard normals, the solution $X \mapsto \Phi X$. The means of $\Psi\otimes\Psi$ come from Gauss–Hermite quadrature of the
-production step, those of $\Phi\otimes\Phi$ from a matrix exponential, and for $\Phi\otimes\Psi$ the theorem of
+standard normals, the solution $X \mapsto \Phi X$. The means of $\Psi\otimes\Psi$ come from Gauss–Hermite quadrature of
+the production step, those of $\Phi\otimes\Phi$ from a matrix exponential, and for $\Phi\otimes\Psi$ the theorem of
 Cameron and Martin gives $E[\Phi\,\mathrm{He}_a(\Delta W/\sqrt h)] = h^{-|a|/2}\,
 \partial_\lambda^a e^{(A + \sum\lambda_i B_i) h}|_{\lambda=0}$.
 """
