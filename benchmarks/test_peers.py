@@ -68,8 +68,8 @@ _SDE = "Euler-Maruyama"
 SDE_CONTESTS = [
     Contest(_SDE, "torchsde", torchsde_euler(False), (1000, 1), steps=100, target=1 / 200, needs="torchsde"),
     Contest(_SDE, "torchsde dt", torchsde_euler(True), (1000, 1), steps=100, target=1 / 4, needs="torchsde"),
-    Contest(_SDE, "torchsde", torchsde_euler(False), _IMAGES, steps=20, needs="torchsde", full=True),
-    Contest(_SDE, "torchsde dt", torchsde_euler(True), _IMAGES, steps=20, needs="torchsde", full=True),
+    Contest(_SDE, "torchsde", torchsde_euler(False), (64, 3072), steps=20, needs="torchsde", full=True),
+    Contest(_SDE, "torchsde dt", torchsde_euler(True), (64, 3072), steps=20, needs="torchsde", full=True),
 ]
 
 # Add a method here: our name, torchdiffeq's. It becomes a row once it is registered.

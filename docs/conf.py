@@ -68,8 +68,9 @@ def _table(match: re.Match[str]) -> str:
 
 
 def _to_rst(text: str) -> str:
-    """Rewrite ``$...$``, ``$$...$$``, ``[key]``, tables and the star of a shape such as (B, *E)."""
+    """Rewrite ``$...$``, ``$$...$$``, ``[key]``, tables, bars and the star of a shape such as (B, *E)."""
     text = re.sub(r"(?m)^\|.*\|\n\|[-|: ]+\|\n(\|.*\|(\n|\Z))+", _table, text)
+    text = re.sub(r"(?s)(\$\$.+?\$\$|\$[^$]+?\$|(`+).+?\2)|\|", lambda m: m[1] or r"\|", text)
     text = re.sub(r"(?ms)^([ \t]*)\$\$(.+?)\$\$[ \t]*$", _block, text)
     text = re.sub(r"(?<![\\$`])\$([^$`]+?)\$", lambda m: f":math:`{' '.join(m[1].split())}`", text)
     text = re.sub(r"(`+).+?\1|(?<!\\)\*(?=\w+[,)\]])", lambda m: m[0] if m[1] else r"\*", text)

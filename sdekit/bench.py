@@ -29,7 +29,7 @@ from sdekit.solution import write_whole
 
 _FORMAT = "sdekit-bench-1"
 _FOLDER = Path(sdekit.__file__).parents[1] / "benchmarks"
-_NO_TESTS = 5  # pytest's exit code when nothing was selected
+_SOME_FAILED, _NO_TESTS = 1, 5  # pytest's exit codes
 _TYPES = ("float32", "float64")
 
 
@@ -110,11 +110,13 @@ def run(
     _check(device, dtype)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
-        _measure(raw, quick, select, device, dtype)
+        complete = _measure(raw, quick, select, device, dtype)
         report = read(json.loads(raw.read_text()), {"quick": quick, "select": select, "device": device, "dtype": dtype})
     show(report, Console())
     content = {"format": _FORMAT, **asdict(report)}
     write_whole(out, json.dumps(content, indent=1).encode())
+    if not complete:
+        raise SdekitError(f"Some benchmarks failed; the output above says which. The others are in {out}.")
     return Path(out)
 
 
@@ -132,8 +134,8 @@ def _check(device: str, dtype: str) -> None:
         raise SdekitError(f"dtype must be one of {', '.join(_TYPES)}; got {dtype!r}.")
 
 
-def _measure(raw: Path, quick: bool, select: str | None, device: str, dtype: str) -> None:
-    """Run pytest in a process of its own: the suite sets allocator thresholds and warning filters."""
+def _measure(raw: Path, quick: bool, select: str | None, device: str, dtype: str) -> bool:
+    """Run pytest in a process of its own, as the suite sets allocator thresholds; whether every row was measured."""
     command = [sys.executable, "-m", "pytest", str(_FOLDER), "--rootdir", str(_FOLDER.parent)]
     command += ["-q", "--no-header", "-p", "no:xdist", "-p", "no:cacheprovider"]
     command += ["-W", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning"]  # that nothing was run is said below
@@ -147,8 +149,9 @@ def _measure(raw: Path, quick: bool, select: str | None, device: str, dtype: str
     code = subprocess.run(command, env=environment, cwd=_FOLDER.parent, check=False).returncode
     if code == _NO_TESTS:
         raise SdekitError(f"No benchmark matches {select!r}: the names are those of pytest {_FOLDER} --collect-only.")
-    if code != 0:
-        raise SdekitError(f"The benchmarks failed (pytest returned {code}); its output above says where.")
+    if code not in (0, _SOME_FAILED) or not raw.exists():
+        raise SdekitError(f"The benchmarks did not run (pytest returned {code}); the output above says why.")
+    return code == 0
 
 
 def read(raw: Mapping[str, Any], settings: Mapping[str, Any]) -> Report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, final
 
 import torch
@@ -110,11 +111,11 @@ class Finite:
     held_out: Tensor
     sha256: str
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         return self.train.mean(0)
 
-    @property
+    @cached_property
     def std(self) -> float:
         return float(self.train.var(0, correction=0).mean().sqrt())
 
@@ -129,19 +130,19 @@ class Endless:
 
     law: GaussianMixture
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         return fingerprint(self.law.weights, self.law.mean, self.law.covariance)
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         return self.law.mean.float()
 
-    @property
+    @cached_property
     def std(self) -> float:
         return float(self.law.variance.mean().sqrt())
 
-    @property
+    @cached_property
     def held_out(self) -> Tensor:
         return self.law.sample(1024, seed=SEED).float()
 

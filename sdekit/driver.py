@@ -60,7 +60,7 @@ def solve(
         noise: A seed, or a Brownian path. Required when the problem is stochastic.
         paths: With a seed: the global path number of every sample (0 … B − 1 by default).
         save: ``final``, ``all``, or times; times off the grid are added to it and stepped to.
-        end: After the last time of a reverse problem: ``stop``, or ``denoise``, which appends
+        end: After the last time of a reverse problem: ``stop``, or ``denoise``, which goes on to
             $E[x_0 \mid x_t]$ at t = 0 for one more evaluation.
         steps: Number of steps, when ``grid`` is left out.
         progress: True for a bar, or a callable ``(done, total)``.

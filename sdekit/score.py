@@ -197,7 +197,16 @@ class ModelScore(Score):
     law: None = field(default=None, init=False)
 
     def output(self, t: Time, x: Tensor) -> Tensor:
-        return self.net(x, batch_times(t, x))
+        try:
+            return self.net(x, batch_times(t, x))
+        except RuntimeError as error:
+            weight = next(self.net.parameters(), x) if isinstance(self.net, torch.nn.Module) else x
+            if (weight.dtype, weight.device) == (x.dtype, x.device):
+                raise
+            raise SdekitError(
+                f"The network is {weight.dtype} on {weight.device}, the state {x.dtype} on {x.device}: "
+                "move one of them, x.to(next(net.parameters())) say."
+            ) from error
 
     def __call__(self, t: Time, x: Tensor) -> Tensor:
         return convert(self.output(t, x), t, x, self.process, self.prediction, "score")

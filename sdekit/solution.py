@@ -41,7 +41,7 @@ class Statistics:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """The result of :func:`sdekit.solve`.
 
@@ -60,6 +60,11 @@ class Solution:
     stats: Statistics
     status: Tensor
     provenance: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        shape, stepper = tuple(self.final.shape), self.provenance.get("stepper")
+        ended = "success" if self.ok else "not all samples ended well"
+        return f"Solution({stepper}, {len(self.ts)} times, final {shape}, {self.stats}, {ended})"
 
     @property
     def ok(self) -> bool:

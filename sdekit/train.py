@@ -222,15 +222,22 @@ class _Job:
         with _seeded(self.seed, _INITIAL):
             return Denoiser(recipe.architecture, recipe.process.schedule, self.source.mean, self.source.std)
 
-    def loss(self, net: Denoiser, x0: Tensor) -> Tensor:
+    def loss(self, net: Callable[[Tensor, Tensor], Tensor], x0: Tensor) -> Tensor:
         """Mean loss per coordinate at log-SNRs and noises drawn with torch's generator as it stands."""
         process, (centre, spread) = self.recipe.process, self.recipe.level
         u = (torch.arange(len(x0)) + torch.rand(len(x0), dtype=torch.float64)) / len(x0)
         lam = centre + spread * torch.special.ndtri(u)
         lam = lam.clamp(process.schedule.lam(process.t_max), process.schedule.lam(process.t_min))
         t = process.schedule.time_at(lam)
-        losses = denoising(net, x0, process, t, torch.randn_like(x0), PREDICTION, "edm", net.std)
+        losses = denoising(net, x0, process, t, torch.randn_like(x0), PREDICTION, "edm", self.source.std)
         return losses.mean() / x0[0].numel()
+
+    @torch.no_grad()
+    def held_out_loss(self, net: Callable[[Tensor, Tensor], Tensor]) -> float:
+        """The loss on data that no step sees, always at the same levels and noises."""
+        x0 = self.source.held_out
+        with _seeded(0, _HELD_OUT):
+            return float(self.loss(net, x0.repeat(_REPEATS, *(1,) * (x0.ndim - 1))))
 
 
 @final
@@ -268,13 +275,6 @@ class _Run:
             for mean, now in zip(self.average.parameters(), self.net.parameters(), strict=True):
                 mean.lerp_(now, 1.0 - keep)
         self.done += 1
-
-    @torch.no_grad()
-    def held_out_loss(self) -> float:
-        """Of the averaged network, always at the same levels and noises."""
-        x0 = self.job.source.held_out
-        with _seeded(0, _HELD_OUT):
-            return float(self.job.loss(self.average, x0.repeat(_REPEATS, *(1,) * (x0.ndim - 1))))
 
     def save(self, checkpoint: Path) -> None:
         """All that :meth:`resume` needs."""
@@ -319,7 +319,7 @@ class _Run:
             parameters=sum(p.numel() for p in self.average.parameters()),
             steps=self.done,
             seed=job.seed,
-            held_out_loss=self.held_out_loss(),
+            held_out_loss=job.held_out_loss(self.average),
             seconds=round(self.seconds, 1),
             command=f"sdekit train {job.task} --steps {job.steps} --seed {job.seed}",
             data_sha256=job.source.sha256,
@@ -342,7 +342,7 @@ def _loop(
         now = time.perf_counter()
         run.seconds = before + now - started
         if run.done % max(1, total // _LOOKS) == 0:
-            held_out = run.held_out_loss()
+            held_out = run.job.held_out_loss(run.average)
             _LOG.info("%s: step %d of %d, held-out loss %.5f", run.job.task, run.done, total, held_out)
         report(run.done, total, held_out)
         late = minutes is not None and now - started > 60.0 * minutes

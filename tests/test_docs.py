@@ -96,15 +96,16 @@ DIRECTIVE = re.compile(r"^\.\. auto(module|class|function|data):: ([\w.]+)(?:\(\
 
 
 def resolve(name: str) -> Any:
-    """The module, class, function or value of this dotted name."""
-    parts = name.split(".")
-    for i in range(len(parts), 0, -1):
-        with contextlib.suppress(ModuleNotFoundError):
-            found = importlib.import_module(".".join(parts[:i]))
-            for part in parts[i:]:
-                found = getattr(found, part)
-            return found
-    raise AssertionError(f"the reference names {name}, which does not exist")
+    """The module, class, function or value of this dotted name; where a package hides a submodule, what hides it."""
+    path, *parts = name.split(".")
+    found: Any = importlib.import_module(path)
+    for part in parts:
+        path += f".{part}"
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            found = importlib.import_module(path)
+    return found
 
 
 def has_words(module: str, name: str) -> bool:
@@ -144,7 +145,7 @@ def documented() -> tuple[list[Any], set[str]]:
 def public() -> list[str]:
     """Every name in the ``__all__`` of sdekit and of its packages, and every function of its public modules."""
     packages = ["sdekit", *(m.name for m in pkgutil.walk_packages(sdekit.__path__, "sdekit.") if m.ispkg)]
-    names = [f"{p}.{n}" for p in packages for n in getattr(importlib.import_module(p), "__all__", ())]
+    names = [f"{p}.{n}" for p in packages for n in getattr(importlib.import_module(p), "__all__", ()) if n[0] != "_"]
     for name in list(names):
         found = resolve(name)
         if inspect.ismodule(found) and "__all__" not in vars(found):

@@ -106,8 +106,8 @@ def test_records_carry_provenance_and_finite_numbers(tiny: Path) -> None:
 
 def test_orders_are_those_of_verify(tiny: Path) -> None:
     found = {r["key"]: r["values"] for r in records(tiny)}
-    values = found["convergence/vp-gaussian/ddim/eta=0.5/order"]
-    estimate = verify.order(problems.get("vp-gaussian", eta=0.5), "ddim", steps=TINY["steps"])
+    values = found["convergence/vp-gaussian/ddim/eta=1/order"]
+    estimate = verify.order(problems.get("vp-gaussian", eta=1.0), "ddim", steps=TINY["steps"])
     assert (values["order"], values["uncertainty"]) == (estimate.order, estimate.uncertainty)
     assert values["declared"] == registry.get("ddim").spec.weak["linear-additive"]
     exact = found["convergence/vp-gaussian/exact-linear/eta=1/order"]

@@ -147,7 +147,7 @@ def sliced_wasserstein2(x: Tensor | Empirical, y: Tensor | Empirical, projection
     Args:
         x: Samples, shape (n, \*E).
         y: Samples, shape (m, \*E).
-        projections: P.
+        projections: P, the number of directions.
         seed: Of the directions.
 
     Returns:

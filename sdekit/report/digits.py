@@ -22,7 +22,11 @@ from sdekit.report.reading import Card, Section, Study
 from sdekit.study.tasks import Record
 
 _METRICS = (("energy", "energy distance"), ("sliced_w2", "sliced $W_2$"))
+_TABLES = (("energy", "Energy distance"), ("sliced_w2", "Sliced W₂"))
+_KINDS = {"flow": "Flow, η = 0", "sde": "SDE, η > 0"}
 _FEW, _ACROSS = 9, 3
+_RANGE = (3.5, 130.0)
+_MOST = 20.0  # floors: what is further away is off the scale of the figure
 
 
 def section(study: Study) -> Section | None:
@@ -31,7 +35,8 @@ def section(study: Study) -> Section | None:
     records = [r for r in study.part("digits") if r["solver"] is not None]
     if real is None or not records:
         return None
-    figures = {f"digits-{name}": _distances(records, real, name, words) for name, words in _METRICS}
+    panels = [(m, k) for m, _ in _METRICS for k in _KINDS if any((r["eta"] == 0.0) == (k == "flow") for r in records)]
+    figures = {f"digits-{m}-{k}": _distances(records, real, m, k) for m, k in panels}
     figures["digits-overview"] = _overview(study, records, real)
     gallery = ""
     for record in (real, *records):
@@ -42,9 +47,9 @@ def section(study: Study) -> Section | None:
         "digits.html",
         n=str(real["values"]["n"]),
         repeats=str(real["values"]["repeats"]),
-        distances="".join(figure(f"digits-{m}", f"{w} to held-out digits against evaluations") for m, w in _METRICS),
+        distances="".join(figure(f"digits-{m}-{k}", f"{m} to held-out digits, {_KINDS[k]}") for m, k in panels),
         overview=figure("digits-overview", "A few digits of every solver at every budget", kind="wide"),
-        table=_table(records, real),
+        tables="".join(_table(records, real, metric, words) for metric, words in _TABLES),
         gallery=gallery,
     )
     return Section("digits", "A learned score: handwritten digits", body, _cards(records, real), figures)
@@ -87,31 +92,34 @@ def _cards(records: list[Record], real: Record) -> tuple[Card, ...]:
     return (Card(number(values["energy"], 3), text),)
 
 
-def _distances(records: list[Record], real: Record, metric: str, words: str) -> bytes:
+def _distances(records: list[Record], real: Record, metric: str, kind: str) -> bytes:
     """Distance against evaluations, one line a solver, over the band of real against real."""
-    canvas = new_figure(3.6)
-    axes = canvas.add_axes((0.15, 0.15, 0.535, 0.72))
-    dress(axes, "", "network evaluations", words)
-    canvas.text(0.02, 0.945, f"{words} to held-out digits", fontsize=10, fontweight="bold", color=INK)
+    words = dict(_METRICS)[metric]
     floor = real["values"]
+    canvas = new_figure(3.4)
+    axes = canvas.add_axes((0.155, 0.155, 0.545, 0.71))
+    dress(axes, "", "network evaluations", words)
+    canvas.text(0.02, 0.94, f"{_KINDS[kind]}: {words}", fontsize=10, fontweight="bold", color=INK)
     axes.axhspan(floor[f"{metric}_low"], floor[f"{metric}_high"], color="#dcebdf", lw=0, zorder=0)
     axes.axhline(floor[metric], color=GREEN, lw=0.9, zorder=1)
-    labels = [Label("real vs real", 100.0, floor[metric], GREEN)]
+    labels, low, high = [Label("real vs real", _RANGE[1], floor[metric], GREEN)], floor[f"{metric}_low"], 0.0
     for (solver, eta), line in _lines(records).items():
+        if (eta == 0.0) != (kind == "flow"):
+            continue
         x = [r["values"]["evaluations"] for r in line]
         y = [r["values"][metric] for r in line]
         colour, marker, dashes = look(solver, eta)
-        hollow = {"mfc": "white", "mew": 1.0} if eta == 0.0 and solver == "ddim" else {"mew": 0}
-        axes.plot(x, y, linestyle=dashes, color=colour, marker=marker, ms=4, lw=1.3, **hollow)
-        labels.append(Label(_name(line[0]), x[-1], y[-1], colour))
+        axes.plot(x, y, linestyle=dashes, color=colour, marker=marker, ms=4, lw=1.4, mew=0)
+        labels.append(Label(_name(line[0]).replace("euler-maruyama", "EM"), x[-1], y[-1], colour))
+        low, high = min(low, *y), max(high, *y)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(3.5, 130.0)
+    axes.set_xlim(*_RANGE)
+    axes.set_ylim(0.85 * low, min(1.2 * high, _MOST * floor[metric]))
     axes.set_xticks([5, 10, 20, 50, 100])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:.0e}")[0] in "25" else "")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.tick_params(which="minor", labelsize=SMALL, labelcolor=INK)
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     label_ends(axes, labels)
     return png(canvas)
@@ -121,7 +129,7 @@ def _overview(study: Study, records: list[Record], real: Record) -> bytes:
     """Solvers down, budgets across, nine digits each, all from the same noise."""
     lines = _lines(records)
     budgets = sorted({r["budget"] for r in records})
-    size, left, top = 0.66, 1.38, 0.5
+    size, left, top = 0.57, 0.78, 0.5
     width, height = left + size * (len(budgets) + 1) + 0.12, top + size * len(lines) + 0.08
     canvas = new_figure(height, width)
 
@@ -140,7 +148,13 @@ def _overview(study: Study, records: list[Record], real: Record) -> bytes:
         write(left + size * (column + 0.46), 0.36, str(budget), ha="center", va="center")
     write(left + size * (len(budgets) + 0.46), 0.36, "real", ha="center", va="center")
     for row, line in enumerate(lines.values()):
-        write(left - 0.08, top + size * (row + 0.48), _name(line[0]).replace(" ", "\n"), ha="right", va="center")
+        write(
+            left - 0.08,
+            top + size * (row + 0.48),
+            _name(line[0]).replace("euler-maruyama", "EM").replace(" ", "\n"),
+            ha="right",
+            va="center",
+        )
         for record in line:
             cell(row, budgets.index(record["budget"]), record)
         if row == 0:
@@ -148,24 +162,23 @@ def _overview(study: Study, records: list[Record], real: Record) -> bytes:
     return png(canvas)
 
 
-def _table(records: list[Record], real: Record) -> str:
-    floor = real["values"]
+def _table(records: list[Record], real: Record, metric: str, words: str) -> str:
+    """Solvers down, budgets across."""
+    floor, budgets = real["values"], sorted({r["budget"] for r in records})
     rows: list[list[Cell | str]] = []
-    for r in records:
-        v = r["values"]
-        marks = ["good" if v[m] <= floor[f"{m}_high"] else "" for m, _ in _METRICS]
-        cells = [Cell(number(v[m]), mark) for (m, _), mark in zip(_METRICS, marks, strict=True)]
-        rows.append(
-            [f"<code>{escape(r['solver'])}</code>", f"{r['eta']:g}", str(r["steps"]), str(v["evaluations"]), *cells]
-        )
-    rows.append(
-        [
-            "<b>real digits</b>",
-            "",
-            "",
-            "",
-            *(f"{number(floor[m])} ({number(floor[f'{m}_low'])} … {number(floor[f'{m}_high'])})" for m, _ in _METRICS),
-        ]
+    for (solver, eta), line in _lines(records).items():
+        found = {r["budget"]: r["values"] for r in line}
+        cells = [_distance_cell(found.get(budget), floor, metric, budget) for budget in budgets]
+        rows.append([f"<code>{escape(solver)}</code>", f"{eta:g}", *cells])
+    caption = (
+        f"{words} to held-out digits. Real against real: {number(floor[metric])} "
+        f"({number(floor[f'{metric}_low'])} … {number(floor[f'{metric}_high'])}); green: within that range."
     )
-    head = ["solver", "η", "steps", "evaluations", "energy distance", "sliced W₂"]
-    return table(head, rows, "Distance to held-out digits. Green: within the range of real against real digits.")
+    return table(["solver", "η", *(f"{budget} calls" for budget in budgets)], rows, caption)
+
+
+def _distance_cell(values: dict[str, Any] | None, floor: dict[str, Any], metric: str, budget: int) -> Cell:
+    if values is None:
+        return Cell("")
+    used = "" if values["evaluations"] == budget else f"<small>({values['evaluations']} calls)</small> "
+    return Cell(used + number(values[metric]), "good" if values[metric] <= floor[f"{metric}_high"] else "")

@@ -25,7 +25,7 @@ from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
 from sdekit.laws import Gaussian
-from sdekit.linear import GaussianKernel, LinearProcess
+from sdekit.linear import GaussianKernel, LinearProcess, Operator
 from sdekit.reverse import Reverse
 from sdekit.steppers.base import Memory, Prepared, Spec, Stepper
 
@@ -45,6 +45,9 @@ class ExactLinear(Stepper):
         references=("vanloan1978", "pierret2025"),
         kind="exact",
         evaluations=0,
+        ode=float("inf"),
+        strong={"linear-additive": float("inf")},
+        weak={"linear-additive": float("inf")},
         noise_types=frozenset({"none", "additive"}),
         calculus=frozenset({"ito", "stratonovich"}),
         eta=(0.0, float("inf")),
@@ -113,17 +116,18 @@ def _regression_kernel(process: LinearProcess, law: Gaussian, s: float, t: float
     """X_t given X_s for t < s, from their joint Gaussian law."""
     if t > s:
         raise SdekitError(f"The reverse SDE runs from noise to data; got a step {s:g} → {t:g}.")
-    earlier, later = process.marginal(law, t), process.marginal(law, s)
-    onward = process.transition(t, s).matrix
+    earlier, later, onward = process.marginal(law, t), process.marginal(law, s), process.transition(t, s)
     d = law.event_shape.numel()
-    eye = torch.eye(d, dtype=torch.float64)
-    if isinstance(onward, float):
-        onward = onward * eye
-    elif onward.ndim != 2 or onward.shape[0] != d:
-        onward = torch.diag(onward.reshape(-1))
-    cross = onward @ earlier.covariance
-    gain = torch.linalg.solve(later.covariance, cross).T
-    residual = earlier.covariance - gain @ cross
+    matrix, noise = _dense(onward.matrix, d), _dense(onward.covariance, d)
+    gain = torch.linalg.solve(later.covariance, matrix @ earlier.covariance).T
+    # Joseph's form of C − G M C: a sum of squares, so that singular noise gives no negative variance.
+    kept = torch.eye(d, dtype=torch.float64) - gain @ matrix
+    residual = kept @ earlier.covariance @ kept.T + gain @ noise @ gain.T
     shift = earlier.mean.reshape(-1) - gain @ later.mean.reshape(-1)
-    symmetric = 0.5 * (residual + residual.T)
-    return GaussianKernel(gain, shift.reshape(law.event_shape), symmetric)
+    return GaussianKernel(gain, shift.reshape(law.event_shape), 0.5 * (residual + residual.T))
+
+
+def _dense(operator: Operator, d: int) -> Tensor:
+    """An :data:`Operator` as a (d, d) matrix."""
+    value = torch.as_tensor(operator, dtype=torch.float64)
+    return value if value.shape == (d, d) else torch.diag(value.reshape(-1).expand(d))
