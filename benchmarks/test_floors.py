@@ -82,7 +82,7 @@ def step_noise(s: Setting) -> tuple[Call, Call]:
     return ours, theirs
 
 
-_BY_HAND = "a loop by hand"
+_BY_HAND = "by hand"
 _LATENT, _IMAGES = (1, 4, 64, 64), (64, 3, 32, 32)
 
 # Add a row here.

@@ -99,7 +99,8 @@ def solve(
     if end == "denoise" and cause is Status.SUCCESS and isinstance(sde, Reverse):
         counter.score += 1
         final = _denoised(sde, saving.times[-1], final)
-        ts, xs = torch.cat([ts, ts.new_zeros(1)]), torch.cat([xs, final[None]])
+        before = 0 if isinstance(save, str) and save == "final" else len(ts)
+        ts, xs = torch.cat([ts[:before], ts.new_zeros(1)]), torch.cat([xs[:before], final[None]])
     good = finite_samples(final)
     status = torch.full((len(x),), cause, dtype=torch.int8, device=x.device)
     status = status.masked_fill(~good, Status.NON_FINITE)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ Randn = Callable[..., Tensor]
 GRID = [0.9, 0.8123, 0.5, 0.4999, 0.31, 0.1, 0.05]
 MEAN = torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64)
 SPREAD = torch.tensor([[1.0, 0.3, 0.1], [0.3, 0.5, -0.2], [0.1, -0.2, 0.7]], dtype=torch.float64)
+TURNING = torch.tensor([[0.5, 2.0, 0.0], [-1.5, 0.8, 0.3], [0.0, 0.4, 1.1]], dtype=torch.float64)
 LAWS: dict[str, Callable[[], sk.laws.Law]] = {
     "gaussian": lambda: sk.Gaussian(MEAN, torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)),
     "correlated": lambda: sk.Gaussian(MEAN, SPREAD),
@@ -198,47 +200,64 @@ def test_networks_in_any_prediction_give_the_same_run(name: str) -> None:
 # The exact kernel
 
 
+def kernel_of(rev: Reverse, times: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrix, shift and covariance of what exact-linear does over ``times``, read off unit vectors."""
+    steps, zero, unit = len(times) - 1, torch.zeros(3, 3).double(), torch.eye(3).double()
+    gaps = torch.tensor(times, dtype=torch.float64).diff().abs().sqrt()
+
+    def response(x: Tensor, z: Tensor) -> Tensor:
+        path = sk.RecordedBrownian(times, z * gaps[:, None, None]) if rev.eta else None
+        return sk.solve(rev, x, times, "exact-linear", noise=path).final
+
+    silence = torch.zeros(steps, 3, 3).double()
+    shift = response(zero, silence)[0]
+    matrix = (response(unit, silence) - shift).T
+    covariance = zero.clone()
+    for k in range(steps if rev.eta else 0):
+        z = silence.clone()
+        z[k] = unit
+        root = (response(zero, z) - shift).T
+        covariance += root @ root.T
+    return matrix, shift, covariance
+
+
+def assert_carries(rev: Reverse, law: sk.Gaussian, times: list[float]) -> None:
+    """The kernel takes the marginal at the first time to the marginal at the last, and composes."""
+    process: Any = rev.process
+    matrix, shift, covariance = kernel_of(rev, times)
+    start, end = process.marginal(law, times[0]), process.marginal(law, times[-1])
+    scale = float(end.covariance.abs().max()) + 1.0
+    torch.testing.assert_close(matrix @ start.mean + shift, end.mean, rtol=1e-9, atol=1e-9)
+    arrived = matrix @ start.covariance @ matrix.T + covariance
+    torch.testing.assert_close(arrived, end.covariance, rtol=1e-9, atol=1e-9 * scale)
+    for one, two in zip(kernel_of(rev, [times[0], times[-1]]), (matrix, shift, covariance), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9 * scale)
+
+
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("kind", ["gaussian", "correlated"])
 def test_exact_linear_keeps_the_marginals_and_composes(name: str, kind: str, eta: float) -> None:
-    """Backwards: the law at s goes to the law at t, and two steps are one step."""
     process, law = PROCESSES[name](), LAWS[kind]()
     assert isinstance(law, sk.Gaussian)
     rev = sk.reverse_time(process, sk.exact_score(law, process), eta)
     s, u, t = (process.t_min + f * (process.t_max - process.t_min) for f in (0.9, 0.4, 0.05))
-    basis = torch.cat([torch.zeros(1, 3), torch.eye(3)]).double()
-
-    def kernel(times: list[float]) -> tuple[Tensor, Tensor, Tensor]:
-        """Matrix, shift and covariance of the production solver, read off unit vectors."""
-
-        def response(x: Tensor, z: Tensor) -> Tensor:
-            gaps = torch.tensor(times, dtype=torch.float64).diff().abs().sqrt()
-            path = sk.RecordedBrownian(times, z * gaps[:, None, None]) if eta else None
-            return sk.solve(rev, x, times, "exact-linear", noise=path).final
-
-        steps = len(times) - 1
-        free = response(basis, torch.zeros(steps, 4, 3).double())
-        shift, matrix = free[0], (free[1:] - free[0]).T
-        covariance = torch.zeros(3, 3).double()
-        for k in range(steps if eta else 0):
-            z = torch.zeros(steps, 3, 3).double()
-            z[k] = torch.eye(3)
-            root = (response(torch.zeros(3, 3).double(), z) - shift).T
-            covariance += root @ root.T
-        return matrix, shift, covariance
-
-    matrix, shift, covariance = kernel([s, u, t])
-    scale = float(covariance.abs().max()) + 1.0
-    for one, two in zip(kernel([s, t]), (matrix, shift, covariance), strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9 * scale)
-    start, end = process.marginal(law, s), process.marginal(law, t)
-    torch.testing.assert_close(matrix @ start.mean + shift, end.mean, rtol=1e-9, atol=1e-9)
-    arrived = matrix @ start.covariance @ matrix.T + covariance
-    torch.testing.assert_close(arrived, end.covariance, rtol=1e-9, atol=1e-9 * float(end.covariance.abs().max()))
+    assert_carries(rev, law, [s, u, t])
     if eta == 1.0:  # Bayes: Cov(X_t, X_s) = Cov(X_t) Mᵀ, so the gain is Cov(X_t, X_s) Cov(X_s)⁻¹
         onward = process.transition(t, s).matrix
-        gain = onward * end.covariance @ torch.linalg.inv(start.covariance)
-        torch.testing.assert_close(matrix, gain, rtol=1e-9, atol=1e-9)
+        gain = onward * process.marginal(law, t).covariance @ torch.linalg.inv(process.marginal(law, s).covariance)
+        torch.testing.assert_close(kernel_of(rev, [s, t])[0], gain, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("step", [1.3, 0.01, 1e-4, 1e-9])
+@pytest.mark.parametrize("sigma", [MEAN.abs() + 0.2, torch.eye(3)[:, :2]], ids=["vector", "two noises"])
+@pytest.mark.parametrize("theta", [TURNING, MEAN.abs()], ids=["matrix", "vector"])
+def test_exact_linear_backwards_without_a_schedule(theta: Tensor, sigma: Tensor, step: float) -> None:
+    """Regression of X_t on X_s, singular noise and tiny steps included."""
+    law = LAWS["correlated"]()
+    assert isinstance(law, sk.Gaussian)
+    process = sk.OU(theta, MEAN, sigma)
+    rev = sk.reverse_time(process, sk.exact_score(law, process))
+    assert_carries(rev, law, [1.5, 1.5 - 0.4 * step, 1.5 - step])
 
 
 def test_exact_linear_on_the_flow_is_where_small_steps_go() -> None:
@@ -247,22 +266,6 @@ def test_exact_linear_on_the_flow_is_where_small_steps_go() -> None:
     x = process.marginal(law, 1.0).sample(5)
     fine = sk.solve(flow, x, torch.linspace(1.0, 0.05, 201, dtype=torch.float64), "rk4").final
     torch.testing.assert_close(sk.solve(flow, x, [1.0, 0.05], "exact-linear").final, fine, rtol=1e-8, atol=1e-8)
-
-
-def test_exact_linear_backwards_without_a_schedule() -> None:
-    """A matrix process: regression of X_t on X_s carries one marginal into the other."""
-    theta = torch.tensor([[0.5, 2.0, 0.0], [-1.5, 0.8, 0.3], [0.0, 0.4, 1.1]], dtype=torch.float64)
-    process, law = sk.OU(theta, MEAN, MEAN.abs() + 0.2), LAWS["correlated"]()
-    rev = sk.reverse_time(process, sk.exact_score(law, process))
-    s, t, n = 1.5, 0.2, 40_000
-    x = process.marginal(law, s).sample(n, seed=4)
-    arrived = sk.solve(rev, x, [s, 0.8, t], "exact-linear", noise=5).final
-    end = process.marginal(law, t)
-    z = torch.linalg.solve_triangular(torch.linalg.cholesky(end.covariance), (arrived - end.mean).T, upper=False)
-    # |z| < 5 on three means and six second moments: rate 5e-6 in all.
-    assert float(z.mean(1).abs().max()) * math.sqrt(n) < 5
-    error = z @ z.T / n - torch.eye(3)
-    assert float((error / (1 + torch.eye(3)).sqrt()).abs().max()) * math.sqrt(n) < 5
 
 
 def test_exact_linear_forwards_is_the_transition(name: str) -> None:
