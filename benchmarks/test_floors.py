@@ -71,9 +71,9 @@ def step_noise(s: Setting) -> tuple[Call, Call]:
     z = torch.empty(s.shape, dtype=s.dtype, device=s.device)
 
     def ours() -> None:
-        noise = StepNoise(keys, s.shape[1:], s.dtype)
+        noise = StepNoise(keys, s.shape[1:], s.dtype, [[(0.0, 0.01)]] * s.steps)
         for k in range(s.steps):
-            noise.increments(k, [(0.01 * k, 0.01 * (k + 1))])
+            noise.increments(k)
 
     def theirs() -> None:
         for _ in range(s.steps):

@@ -11,6 +11,7 @@ import bisect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -24,7 +25,7 @@ from sdekit.typing import Shape
 Interval = tuple[float, float]
 """A time interval (s, t) over which a step draws noise."""
 
-_BLOCK_NORMALS = 32_768  # draw small states for several steps at once: a block costs what one step does
+_BLOCK_NORMALS = 65_536  # draw small states for several steps at once: a block costs what one step does
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,9 @@ class BrownianPath(Protocol):
 
 
 class Noise(Protocol):
-    """What the driver draws from: the noise of step ``k``, one increment for each interval."""
+    """What the driver draws from: the increments of step ``k``, in the order of the step's draws."""
 
-    def increments(self, k: int, intervals: Sequence[Interval]) -> tuple[Increment, ...]: ...
+    def increments(self, k: int) -> tuple[Increment, ...]: ...
 
 
 @final
@@ -60,30 +61,34 @@ class StepNoise:
         keys: Path keys from :func:`sdekit.random.path_keys`.
         shape: Event shape of the noise.
         dtype: Type of the increments.
+        draws: For every step, the intervals that it draws.
     """
 
-    def __init__(self, keys: Tensor, shape: Shape, dtype: torch.dtype) -> None:
-        self._keys, self._shape, self._dtype = keys, torch.Size(shape), dtype
+    def __init__(self, keys: Tensor, shape: Shape, dtype: torch.dtype, draws: Sequence[Sequence[Interval]]) -> None:
+        self._keys, self._shape, self._dtype, self._draws = keys, torch.Size(shape), dtype, draws
         per_step = max(1, len(keys) * self._shape.numel())
         self._block = max(2, _BLOCK_NORMALS // per_step // 2 * 2)
-        self._drawn: dict[int, tuple[int, Tensor]] = {}  # draw -> (first step, normals)
+        self._drawn: dict[int, tuple[int, Sequence[Tensor]]] = {}  # draw -> (first step, increments)
+        self._wide = torch.promote_types(dtype, torch.float32)
+        lengths = [[t - s for s, t in column] for column in zip_longest(*draws, fillvalue=(0.0, 0.0))]
+        # On the device once: a copy in the loop would make the host wait.
+        self._roots = torch.tensor(lengths, dtype=torch.float64).abs().sqrt().to(keys.device, self._wide)
 
-    def _normals(self, k: int, draw: int) -> Tensor:
-        first = k // self._block * self._block
+    def increments(self, k: int) -> tuple[Increment, ...]:
+        return tuple(Increment(self._increment(k, draw)) for draw in range(len(self._draws[k])))
+
+    def _increment(self, k: int, draw: int) -> Tensor:
+        first = k - k % self._block
         if draw not in self._drawn or self._drawn[draw][0] != first:
-            block = random.normals(
-                self._keys,
-                self._shape,
-                stream=random.STREAM_STEP + draw,
-                start=first,
-                count=self._block,
-                dtype=self._dtype,
-            )
-            self._drawn[draw] = (first, block)
+            self._drawn[draw] = first, self._increments_from(first, draw)
         return self._drawn[draw][1][k - first]
 
-    def increments(self, k: int, intervals: Sequence[Interval]) -> tuple[Increment, ...]:
-        return tuple(Increment(self._normals(k, draw) * abs(t - s) ** 0.5) for draw, (s, t) in enumerate(intervals))
+    def _increments_from(self, first: int, draw: int) -> Sequence[Tensor]:
+        """The increments of a block of steps."""
+        roots = self._roots[draw, first : first + self._block]
+        stream, count = random.STREAM_STEP + draw, len(roots)
+        z = random.normals(self._keys, self._shape, stream=stream, start=first, count=count, dtype=self._wide)
+        return z.mul_(roots.reshape(-1, *(1,) * (z.ndim - 1))).to(self._dtype).unbind(0)
 
 
 @final
@@ -93,9 +98,10 @@ class PathNoise:
 
     path: BrownianPath
     dtype: torch.dtype
+    draws: Sequence[Sequence[Interval]]
 
-    def increments(self, k: int, intervals: Sequence[Interval]) -> tuple[Increment, ...]:
-        drawn = (self.path.increment(min(i), max(i)) for i in intervals)
+    def increments(self, k: int) -> tuple[Increment, ...]:
+        drawn = (self.path.increment(min(i), max(i)) for i in self.draws[k])
         return tuple(Increment(increment.w.to(self.dtype)) for increment in drawn)
 
 

@@ -129,7 +129,7 @@ def noise_source(
         keys = random.path_keys(noise, len(x) if paths is None else paths, x.device)
         if len(keys) != len(x):
             raise SdekitError(f"paths has {len(keys)} entries for {len(x)} samples: give one per sample.")
-        return StepNoise(keys, event, x.dtype)
+        return StepNoise(keys, event, x.dtype, prepared.draws)
     if not isinstance(noise, BrownianPath):
         raise SdekitError(f"noise must be a seed (an int) or a Brownian path; got {type(noise).__name__}: {noise!r}.")
     if paths is not None:
@@ -139,4 +139,4 @@ def noise_source(
             f"The Brownian path has shape {tuple(noise.shape)}; this problem needs {(len(x), *event)}, "
             "a noise for every sample."
         )
-    return PathNoise(noise, x.dtype)
+    return PathNoise(noise, x.dtype, prepared.draws)

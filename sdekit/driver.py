@@ -185,7 +185,7 @@ class _Loop:
         total = len(self.saving.times) - 1
         keep = frozenset(self.saving.order)
         kept = {0: x} if 0 in keep else {}
-        draws, advance, memory = self.prepared.draws, self.prepared.advance, None
+        advance, memory = self.prepared.advance, None
         deadline = None if self.max_seconds is None else time.perf_counter() + self.max_seconds
         done, cause = 0, Status.SUCCESS
         for k in range(total):
@@ -197,7 +197,7 @@ class _Loop:
                 cause = Status.NON_FINITE
             if cause is not Status.SUCCESS:
                 break
-            increments = self.source.increments(k, draws[k]) if self.source else ()
+            increments = self.source.increments(k) if self.source else ()
             x, memory = advance(k, x, increments, memory)
             done = k + 1
             if done in keep:

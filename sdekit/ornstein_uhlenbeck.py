@@ -99,12 +99,16 @@ class OU(LinearProcess):
         return None
 
     def drift(self, t: Time, x: Tensor) -> Tensor:
+        if isinstance(self.mu, float) and self.mu == 0.0:
+            return apply_operator(-self.theta, x)
         mu = self.mu if isinstance(self.mu, float) else self.mu.to(x)
         return apply_operator(self.theta, mu - x)
 
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
-        sigma = torch.as_tensor(self.sigma, dtype=x.dtype, device=x.device)
-        if isinstance(self.sigma, Tensor) and self.sigma.ndim == 2:
+        if isinstance(self.sigma, float):
+            return x.new_full((), self.sigma).expand(x.shape)
+        sigma = self.sigma.to(x)
+        if sigma.ndim == 2:
             return sigma.reshape(*x.shape[1:], -1).expand(*x.shape, sigma.shape[-1])
         return sigma.expand(x.shape)
 

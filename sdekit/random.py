@@ -32,6 +32,7 @@ _GAMMA = 0x9E3779B97F4A7C15  # 2⁶⁴ / golden ratio, odd
 _GAMMA_ELEMENT = 0xD1B54A32D192ED03  # odd; from Steele & Vigna's table of LXM multipliers
 _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _LOW40 = 2**40 - 1
+_CHUNK = {"cpu": 2**17}  # words hashed at a time: their temporaries stay in cache; elsewhere only memory counts
 
 STREAM_STEP = 0  # the first draw of a step; the j-th is stream j
 STREAM_GRID = 1 << 32  # fine increments of a Brownian path
@@ -118,13 +119,16 @@ def normals(
     # Two words: path and step keys are added, so no seed may have the key of a stream (z would be
     # symmetric in path and step).
     stream_key = key(0, stream)
-    steps = torch.tensor(
-        [_signed(mix(stream_key + pair * _GAMMA)) for pair in range(first, last + 1)],
-        device=keys.device,
-    )
-    word = _mix_(steps[:, None, None] + (keys[:, None] + elements))
-    out = torch.empty((last - first + 1, 2, len(keys), numel), dtype=wide, device=keys.device)
-    _box_muller(word, out)
+    pairs = torch.arange(first, last + 1, device=keys.device)
+    steps = _mix_(pairs.mul_(_signed(_GAMMA)).add_(_signed(stream_key)))
+    places = (keys[:, None] + elements).flatten()
+    out = torch.empty((len(steps), 2, len(places)), dtype=wide, device=keys.device)
+    chunk = _CHUNK.get(keys.device.type, 2**24)
+    rows = max(1, chunk // max(1, len(places)))
+    for i in range(0, len(steps), rows):
+        for j in range(0, len(places), chunk):
+            word = steps[i : i + rows, None] + places[j : j + chunk]
+            _box_muller(_mix_(word), out[i : i + rows, :, j : j + chunk])
     flat = out.flatten(0, 1)[start - 2 * first :][:count]
     return flat.reshape(count, len(keys), *event_shape).to(dtype)
 

@@ -214,7 +214,9 @@ class ModelScore(Score):
 
 def batch_times(t: Time, x: Tensor) -> Tensor:
     """``t`` as a tensor with one entry per sample of ``x``, in its dtype."""
-    return torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(len(x))
+    if isinstance(t, float):
+        return x.new_full((x.shape[0],), t)  # made on the device: as_tensor would copy from the host and wait
+    return torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
 
 
 def from_model(net: Callable[..., Any], process: LinearProcess, prediction: Prediction = "epsilon") -> ModelScore:

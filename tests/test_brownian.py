@@ -105,32 +105,31 @@ def test_recorded_increments_belong_to_the_order_of_their_times() -> None:
 def test_step_noise_does_not_depend_on_its_blocks(batch: int) -> None:
     """Whatever the block, step k draws the normals of address k; steps may come in any order."""
     keys = random.path_keys(3, batch)
-    noise = StepNoise(keys, (2,), torch.float64)
+    noise = StepNoise(keys, (2,), torch.float64, [[(0.0, 1.0), (0.2, 0.45)]] * 1002)
     for k in (0, 1, 2, 63, 64, 1001, 5, 0):
-        for draw, increment in enumerate(noise.increments(k, [(0.0, 1.0), (0.2, 0.45)])):
+        for draw, increment in enumerate(noise.increments(k)):
             z = random.normals(keys, (2,), stream=random.STREAM_STEP + draw, start=k)[0]
             torch.testing.assert_close(increment.w, z * (1.0 if draw == 0 else 0.5), rtol=1e-15, atol=0)
 
 
 def test_step_noise_is_the_samples_own() -> None:
-    whole = StepNoise(random.path_keys(3, 64), (3,), torch.float32)
+    draws = [[(1.0, 0.3)]] * 201
+    whole = StepNoise(random.path_keys(3, 64), (3,), torch.float32, draws)
     for paths in ([17], [63, 0, 17]):
-        part = StepNoise(random.path_keys(3, paths), (3,), torch.float32)
+        part = StepNoise(random.path_keys(3, paths), (3,), torch.float32, draws)
         for k in (0, 7, 200):
-            interval = [(1.0, 0.3)]
-            assert torch.equal(part.increments(k, interval)[0].w, whole.increments(k, interval)[0].w[paths])
+            assert torch.equal(part.increments(k)[0].w, whole.increments(k)[0].w[paths])
 
 
 def test_variance_of_step_noise() -> None:
     """20,000 draws over an interval of 0.25, either way round; |z| < 5, rate 6e-7 each."""
-    noise = StepNoise(random.path_keys(0, 20_000), (1,), torch.float64)
     for interval in ((0.5, 0.75), (0.75, 0.5)):
-        w = noise.increments(0, [interval])[0].w
+        w = StepNoise(random.path_keys(0, 20_000), (1,), torch.float64, [[interval]]).increments(0)[0].w
         assert abs(float(w.square().mean()) / 0.25 - 1) * math.sqrt(20_000 / 2) < 5
 
 
 def test_path_noise_takes_the_type_of_the_state() -> None:
-    noise = PathNoise(path(), torch.float32)
-    (increment,) = noise.increments(0, [(2.0, 0.5)])
+    noise = PathNoise(path(), torch.float32, [[(2.0, 0.5)]])
+    (increment,) = noise.increments(0)
     assert increment.w.dtype == torch.float32
     assert torch.equal(increment.w, path().increment(0.5, 2.0).w.float())

@@ -47,9 +47,9 @@ class DDIM(PlannedStepper):
         rho = torch.sqrt(1.0 - fresh)
         # 1 − ρe^{−h} = (1 − ρ) + ρ(1 − e^{−h}), and 1 − ρ = (s²/σ_t²)/(1 + ρ): nothing cancels.
         onto_denoised = fresh / (1.0 + rho) - rho * torch.expm1(-h)
-        a = sigma[1:] / sigma[:-1] * rho
-        b = alpha[1:] * onto_denoised
-        c = sigma[1:] * torch.sqrt(fresh)
+        a = (sigma[1:] / sigma[:-1] * rho).unbind()
+        b = (alpha[1:] * onto_denoised).unbind()
+        c = (sigma[1:] * torch.sqrt(fresh)).unbind()
         at = times.tolist()
         steps = range(len(h))
         noisy = eta > 0.0

@@ -41,10 +41,9 @@ class DPMpp2M(PlannedStepper):
         b = -schedule.alpha(times[1:]) * torch.expm1(-h)
         slope = torch.cat([torch.zeros(1, dtype=h.dtype), h[1:] / (2.0 * h[:-1])])
         at = times.tolist()
+        on_state, newest, older = a.unbind(), (b * (1.0 + slope)).unbind(), (-b * slope).unbind()
         rows = []
         for k in range(len(h)):
-            outputs = {0: b[k] * (1.0 + slope[k])}
-            if k > 0:
-                outputs[1] = -b[k] * slope[k]
-            rows.append([Row(at[k], {0: a[k]}, outputs)])
+            outputs = {0: newest[k], 1: older[k]} if k > 0 else {0: newest[k]}
+            rows.append([Row(at[k], {0: on_state[k]}, outputs)])
         return Plan(rows, [[] for _ in rows], "sample")

@@ -157,4 +157,5 @@ class _Loop:
 
 
 def _floats(weights: Weights) -> tuple[tuple[int, float], ...]:
-    return tuple((age, float(c)) for age, c in weights.items() if float(c) != 0.0 or age == 0)
+    floats = [(age, float(c)) for age, c in weights.items()]
+    return tuple([(age, c) for age, c in floats if c != 0.0 or age == 0])
