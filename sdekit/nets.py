@@ -108,7 +108,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.architecture, self.schedule, self.std = architecture, schedule, std
         self.network = architecture.build()
-        self.register_buffer("mean", mean)
+        self.register_buffer("mean", mean.clone())
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """D at states (B, *E) and times (B,), in the dtype of ``x``; the network runs in its own."""
@@ -278,9 +278,11 @@ def read(
         process: Instead of the one that the file names.
 
     Raises:
-        SdekitError: no such file, or one that is damaged or of another kind.
+        SdekitError: no such file, one that is damaged or of another kind, or a process with a shift.
     """
     require_safetensors()
+    if process is not None and (process.schedule is None or torch.as_tensor(process.shift(process.t_max)).any()):
+        raise SdekitError(f"A network serves processes with a schedule and no shift; got {process!r}.")
     tensors, meta = read_tensors(path, FORMAT)
     try:
         told = {name: json.loads(value) for name, value in meta.items() if name != "format"}

@@ -73,7 +73,8 @@ class Recipe:
 
 RECIPES = {
     "digits": Recipe(
-        process=processes.EDM(),
+        # σ from a sixth of a grey level to five times the norm of the largest image.
+        process=processes.EDM(sigma_min=0.02, sigma_max=40.0),
         architecture=Architecture("unet", (1, 8, 8), width=32, depth=2, dropout=0.1),
         steps=6000,
         batch=64,

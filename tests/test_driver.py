@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import sdekit as sk
+from sdekit import random
 from sdekit.dynamics import SDE
 from sdekit.reverse import Reverse
 from sdekit.score import Score
@@ -418,6 +419,17 @@ def test_a_seed_and_global_path_numbers(stepper: str, randn: Randn) -> None:
     same = run(stepper, x[:1].expand(6, 2), paths=torch.tensor([5, 5, 5, 5, 5, 6])).final
     assert torch.equal(same[0].expand(5, 2), same[:5])
     assert not torch.equal(same[0], same[5])
+
+
+def test_a_seed_draws_the_normals_of_every_step_in_turn() -> None:
+    """dx = dW: step k adds √h times the normal at the address (seed, path, first draw of a step, k)."""
+    grid, paths = [0.0, 0.3, 0.35, 1.0, 1.7], [4, 0, 9]
+    sde = sk.sde(lambda t, x: 0 * x, lambda t, x: torch.ones_like(x), "additive")
+    x = torch.zeros(3, 2, dtype=torch.float64)
+    xs = sk.solve(sde, x, grid, "euler-maruyama", noise=7, paths=paths, save="all").xs
+    z = random.normals(random.path_keys(7, paths), (2,), stream=random.STREAM_STEP, count=4)
+    roots = torch.tensor(grid, dtype=torch.float64).diff().sqrt().reshape(-1, 1, 1)
+    torch.testing.assert_close(xs.diff(dim=0), z * roots, rtol=0, atol=1e-14)
 
 
 def test_coupled_runs_share_one_path(randn: Randn) -> None:

@@ -131,6 +131,16 @@ def test_one_network_serves_every_schedule(task: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "process",
+    [sk.OU(theta=1.0, mu=2.0, sigma=1.0), sk.OU(theta=torch.tensor([[1.0, 0.0], [0.3, 1.0]]))],
+    ids=["mu", "matrix"],
+)
+def test_processes_that_no_network_serves(process: sk.OU) -> None:
+    with pytest.raises(sk.SdekitError, match="no shift"):
+        load_score("mixture", process)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"kind": "mpl"},

@@ -12,7 +12,7 @@ from sdekit.report.markup import escape, table, template
 from sdekit.report.reading import Section, Study
 from sdekit.solution import write_whole
 from sdekit.steppers.registry import STEPPERS
-from sdekit.study.settings import PROBLEMS
+from sdekit.study.settings import PROBLEMS, QUICK_PROBLEMS
 
 FIGURES, REPORT = "figures", "report.html"
 
@@ -86,7 +86,8 @@ def _with_images(section: Section) -> str:
 def command(study: Study) -> str:
     """What makes this study again."""
     settings, words = study.settings, ["sdekit study"]
-    for option, default in (("problems", PROBLEMS), ("solvers", tuple(STEPPERS)), ("steps", None)):
+    problems = QUICK_PROBLEMS if settings["quick"] else PROBLEMS
+    for option, default in (("problems", problems), ("solvers", tuple(STEPPERS)), ("steps", None)):
         chosen = settings[option]
         if chosen is not None and tuple(chosen) != default:
             words.append(f"--{option} {','.join(map(str, chosen))}")

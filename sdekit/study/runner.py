@@ -27,12 +27,12 @@ def run(
 
     Args:
         out: Folder for ``results.jsonl``, ``arrays``, ``figures`` and ``report.html``.
-        problems: Names out of :data:`sdekit.study.PROBLEMS`; all by default.
+        problems: Names out of :data:`sdekit.study.PROBLEMS`; all by default, without two mixtures when quick.
         solvers: Registry names; all by default.
         steps: Step counts of the convergence part; by default those that suit each method.
         device: Where samples are drawn and the network runs.
         seed: Of all noise.
-        quick: Fewer samples and step counts.
+        quick: Fewer samples, step counts and values of η.
         progress: True for a bar on a terminal, False for none, or a callable ``(done, total, name)``.
 
     Returns:

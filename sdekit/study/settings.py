@@ -21,6 +21,9 @@ CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSE
 PROBLEMS = (*CONVERGENCE, "digits")
 """What ``problems=`` may name."""
 
+QUICK_PROBLEMS = tuple(name for name in PROBLEMS if name not in ("ou-mixture", "ve-mixture"))
+"""What a quick study takes by default."""
+
 
 @final
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Settings:
         steps: Step counts of the convergence part; None for the defaults of each method.
         device: Where samples are drawn and the network runs; exact laws are always computed on the CPU.
         seed: Of all noise.
-        quick: Fewer samples and step counts.
+        quick: Fewer samples, step counts and values of η; by default fewer problems.
     """
 
     problems: tuple[str, ...]
@@ -58,6 +61,8 @@ class Settings:
         Raises:
             SdekitError: an unknown problem, solver or device, or step counts that no order can be fitted to.
         """
+        if problems is None and quick:
+            problems = QUICK_PROBLEMS
         problems = _known("problem of the study", problems, PROBLEMS)
         solvers = _known("stepper", solvers, tuple(STEPPERS))
         if steps is not None:
