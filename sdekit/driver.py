@@ -16,6 +16,7 @@ from sdekit import doors
 from sdekit.brownian import BrownianPath, Noise
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
+from sdekit.linear import LinearProcess
 from sdekit.observe import Counter, finite_samples, observe
 from sdekit.reverse import Reverse
 from sdekit.score import convert
@@ -109,7 +110,8 @@ def solve(
     provenance = {
         **versions(),
         "stepper": chosen.spec.name,
-        **_problem(sde, nodes),
+        **_problem(sde),
+        "times": saving.times,
         "noise": noise if isinstance(noise, int) or noise is None else type(noise).__name__,
         "paths": None if paths is None else torch.as_tensor(paths).tolist(),
         "end": end,
@@ -119,14 +121,15 @@ def solve(
     return Solution(ts, xs, final, stats, status, provenance)
 
 
-def _problem(sde: SDE, nodes: Tensor) -> dict[str, Any]:
-    reverse = isinstance(sde, Reverse)
+def _problem(sde: SDE) -> dict[str, Any]:
+    """What was solved, with the parameters of a process by its repr."""
+    process = sde.process if isinstance(sde, Reverse) else sde
+    known = isinstance(process, LinearProcess)
     return {
-        "problem": type(sde.process if isinstance(sde, Reverse) else sde).__name__,
-        "reverse": reverse,
+        "problem": type(process).__name__,
+        "process": repr(process) if known else None,
+        "reverse": isinstance(sde, Reverse),
         "eta": sde.eta if isinstance(sde, Reverse) else None,
-        "t_start": float(nodes[0]),
-        "t_end": float(nodes[-1]),
     }
 
 

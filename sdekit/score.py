@@ -223,7 +223,8 @@ def from_model(net: Callable[..., Any], process: LinearProcess, prediction: Pred
     """The score of a network ``net(x, t)``.
 
     Args:
-        net: Takes the state (B, *E) and the times (B,) in the clock of ``process``; returns shape (B, *E).
+        net: Takes the state (B, *E) and the times (B,) in the clock of ``process``; returns shape (B, *E), in a
+            tensor of its own each time, since multistep methods keep it.
         process: The forward process that it was trained on.
         prediction: What it predicts: ``score``, ``epsilon``, ``sample``, ``v_prediction`` or ``flow_prediction``.
 

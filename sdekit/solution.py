@@ -51,7 +51,7 @@ class Solution:
         final: The state where the run ended, shape (B, *E), whether or not ``save`` asked for it.
         stats: Steps, evaluations, seconds.
         status: How each sample ended, int8 of shape (B,), values of :class:`Status`.
-        provenance: Versions, stepper, grid size, seed, dtype and device.
+        provenance: Versions, stepper, process, times, seed, dtype and device.
     """
 
     ts: Tensor

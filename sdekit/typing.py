@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ Time: TypeAlias = float | Tensor
 Scalar = TypeVar("Scalar", float, Tensor, float | Tensor)
 """A scalar coefficient, of the same kind as the time that it was computed from."""
 
-Field: TypeAlias = Callable[[Time, Tensor], Tensor]
-"""A field ``(t, x) -> value``: a drift, a diffusion or a score."""
+Field: TypeAlias = Callable[[Any, Tensor], Tensor]
+"""A field ``(t, x) -> value``: a drift, a diffusion or a score. ``t`` is a :data:`Time`."""
 
 Shape: TypeAlias = torch.Size | Sequence[int]
 

@@ -105,11 +105,13 @@ def test_recorded_increments_belong_to_the_order_of_their_times() -> None:
 def test_step_noise_does_not_depend_on_its_blocks(batch: int) -> None:
     """Whatever the block, step k draws the normals of address k; steps may come in any order."""
     keys = random.path_keys(3, batch)
-    noise = StepNoise(keys, (2,), torch.float64, [[(0.0, 1.0), (0.2, 0.45)]] * 1002)
-    for k in (0, 1, 2, 63, 64, 1001, 5, 0):
+    draws = [[(0.0, 1.0 + k), (0.2, 0.2 + 0.25 / (1 + k))] for k in range(70_000 if batch == 1 else 1002)]
+    noise = StepNoise(keys, (2,), torch.float64, draws)
+    for k in (0, 1, 2, 63, 64, len(draws) - 1, 5, 0):
         for draw, increment in enumerate(noise.increments(k)):
             z = random.normals(keys, (2,), stream=random.STREAM_STEP + draw, start=k)[0]
-            torch.testing.assert_close(increment.w, z * (1.0 if draw == 0 else 0.5), rtol=1e-15, atol=0)
+            s, t = draws[k][draw]
+            torch.testing.assert_close(increment.w, z * math.sqrt(t - s), rtol=1e-15, atol=0)
 
 
 def test_step_noise_is_the_samples_own() -> None:
@@ -119,6 +121,15 @@ def test_step_noise_is_the_samples_own() -> None:
         part = StepNoise(random.path_keys(3, paths), (3,), torch.float32, draws)
         for k in (0, 7, 200):
             assert torch.equal(part.increments(k)[0].w, whole.increments(k)[0].w[paths])
+
+
+def test_step_noise_and_a_grid_path_of_one_seed_are_independent() -> None:
+    """Else a run with noise=seed would see the path of BrownianGrid(seed) again: |z| < 5, rate 6e-7."""
+    fine = sk.BrownianGrid((100, 20), 0.0, 50.0, 50, seed=6)
+    steps = [[(k, k + 1.0)] for k in range(50)]
+    noise = StepNoise(random.path_keys(6, 100), (20,), torch.float64, steps)
+    products = [(noise.increments(k)[0].w * fine.increment(k, k + 1).w).sum() for k in range(50)]
+    assert abs(float(sum(products))) / math.sqrt(100 * 20 * 50) < 5
 
 
 def test_variance_of_step_noise() -> None:

@@ -41,7 +41,10 @@ def claim(name: str, problem: Problem, weak: str) -> float:
 
 
 def hold(estimate: OrderEstimate, declared: float, tolerance: float = TOLERANCE) -> None:
-    """The estimate is sharp, and it is what was declared."""
+    """The estimate is sharp, and it is what was declared; order infinity is an error of rounding at every level."""
+    if declared == float("inf"):
+        assert estimate.exact, f"measured {estimate}, declared exact: {estimate.errors}"
+        return
     assert estimate.uncertainty <= tolerance, f"{estimate} is no measurement: {estimate.errors}"
     assert abs(estimate.order - declared) <= tolerance, f"measured {estimate}, declared {declared}: {estimate.local}"
 
@@ -71,9 +74,9 @@ def test_law_on_gaussian_data(name, eta, process):
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize(("name", "eta"), [(n, e) for n in EXACT for e in etas(n, (0.0, 0.5, 1.0, 1.5))])
 def test_exact_steppers_have_no_error(name, eta, process):
-    assert order(problems.get(f"{process}-gaussian", eta=eta), name, steps=(1, 4, 64)).exact
-    assert SPECS[name].ode is None
-    assert not SPECS[name].weak
+    problem = problems.get(f"{process}-gaussian", eta=eta)
+    assert claim(name, problem, "linear-additive") == float("inf")
+    hold(order(problem, name, steps=(1, 4, 64)), float("inf"))
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -109,17 +112,28 @@ DATA = sk.Gaussian([0.5], LEVEL)
 STEPS = (16, 32, 64, 128, 256, 512)
 
 
-def strong_additive(name: str) -> float:
-    return SPECS[name].strong["linear-additive"]
+def on_paths(problem_class: str) -> list:
+    """The steppers that declare a strong order there.
+
+    Expected to fail: order infinity, declared by a method that is exact in law. It sees no more of a path than the
+    increments between the times of its grid, and that bounds the strong order by 1 (Clark and Cameron 1980).
+    """
+    fails = pytest.mark.xfail(reason="exact in law; on a given path its order is 1")
+    infinite = float("inf")
+    return [
+        pytest.param(n, marks=fails if spec.strong[problem_class] == infinite else ())
+        for n, spec in SPECS.items()
+        if problem_class in spec.strong
+    ]
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-@pytest.mark.parametrize(
-    ("name", "eta"),
-    [(n, e) for n in APPROXIMATE if "linear-additive" in SPECS[n].strong for e in etas(n, (0.5, 1.0, 1.5))],
-)
+@pytest.mark.parametrize("eta", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("name", on_paths("linear-additive"))
 def test_paths_of_a_linear_reverse_problem(name, eta, process):
     """ψ(s → t) = (α_s/α_t)^{η²} (v_t/v_s)^{(1+η²)/2} and K(u) = ψ(u → t) η g(u), with v = α²ℓ + σ²."""
+    if not etas(name, (eta,)):
+        return
     forward, grid = PROCESSES[process](), problems.get(f"{process}-gaussian").grid
     sde, schedule, s, t = sk.reverse_time(forward, sk.exact_score(DATA, forward), eta), forward.schedule, *grid(1)
 
@@ -135,18 +149,20 @@ def test_paths_of_a_linear_reverse_problem(name, eta, process):
     end = float(forward.marginal(DATA, float(t)).mean - psi(s) * start.mean), float(psi(s))
     law = float(start.mean), float(start.variance)
     errors = [additive_error(sde, name, grid(n).tolist(), kernel, end, law) for n in STEPS]
-    hold(fit_order(STEPS, errors), strong_additive(name))
+    hold(fit_order(STEPS, errors), SPECS[name].strong["linear-additive"])
 
 
-@pytest.mark.parametrize("name", [n for n in APPROXIMATE if registry.obstacle(SPECS[n], sk.OU()) is None])
+@pytest.mark.parametrize("name", on_paths("linear-additive"))
 def test_paths_of_a_forward_process(name):
     """dx = θ(μ − x) dt + s dW: K(u) = s e^{−θ(T − u)}."""
     theta, mu, s, T = 1.3, 0.7, 0.9, 2.0
     sde, keep = sk.OU(theta, mu, s), float(np.exp(-theta * T))
+    if registry.obstacle(SPECS[name], sde) is not None:
+        return
     grids = [np.linspace(0.0, T, n + 1).tolist() for n in STEPS]
     kernel = lambda u: s * np.exp(-theta * (T - u))  # noqa: E731
     errors = [additive_error(sde, name, grid, kernel, ((1 - keep) * mu, keep), (0.5, LEVEL)) for grid in grids]
-    hold(fit_order(STEPS, errors), strong_additive(name))
+    hold(fit_order(STEPS, errors), SPECS[name].strong["linear-additive"])
 
 
 PATHS, SEED = 2048, 20_260_202

@@ -118,6 +118,18 @@ def test_a_draw_depends_on_its_address_alone(shape: tuple[int, ...], dtype: torc
             assert torch.equal(part, full[start : start + count, paths])
 
 
+def test_large_draws_are_the_small_ones() -> None:
+    """Whatever a draw is cut into on the way: 300,000 places, four steps."""
+    paths, elements = 300, 1000
+    whole = normals(path_keys(5, paths), (elements,), stream=2, start=3, count=4)
+    for path in (0, 130, 131, 262, 299):
+        alone = normals(path_keys(5, [path]), (elements,), stream=2, start=3, count=4)
+        assert torch.equal(whole[:, path], alone[:, 0])
+    many = normals(path_keys(5, 2), (2,), stream=2, count=200_001)
+    for step in (0, 65_535, 65_536, 131_073, 200_000):
+        assert torch.equal(many[step], normals(path_keys(5, 2), (2,), stream=2, start=step)[0])
+
+
 def test_elements_are_numbered_in_order() -> None:
     keys = path_keys(5, 3)
     assert torch.equal(normals(keys, (2, 6), stream=0).flatten(2), normals(keys, (12,), stream=0))

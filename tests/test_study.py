@@ -148,6 +148,17 @@ def test_only_the_score_leads_back(tmp_path: Path) -> None:
     assert flow["w2"] < 1.5 * flow["w2_floor_high"]
 
 
+def test_learned_digits_come_close_to_real_ones() -> None:
+    """Seed 0: the second-order flow solver at 10 evaluations, beside the range of real against real digits."""
+    settings = study.Settings.of(["digits"], ["dpmpp-2m"], None, "cpu", 0, True)
+    real, few, more = (task.compute({}).values for task in plan(settings))
+    for metric in ("energy", "sliced_w2"):
+        assert 0.0 < real[f"{metric}_low"] < real[metric] < real[f"{metric}_high"]
+        assert more[metric] < 1.2 * real[f"{metric}_high"]
+        assert more[metric] < few[metric]
+    assert (few["evaluations"], more["evaluations"], more["n"]) == (5, 10, 360)
+
+
 # --- killed, cut off, resumed ---------------------------------------------------------------------
 
 

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 def _headline(case: Case, solution: Solution) -> str:
     made = solution.provenance
     eta = "" if made["eta"] is None else f", eta {made['eta']:g}"
-    times = f"t = {made['t_start']:g} → {made['t_end']:g}"
+    times = f"t = {made['times'][0]:g} → {made['times'][-1]:g}"
     return page.fill(
         f"{case.title}{eta}: {made['stepper']}, {solution.stats.steps} steps, {times}, "
         f"{made['dtype']} on {made['device']}"

@@ -9,11 +9,11 @@ from typing import Any, final
 
 from sdekit.report.drawing import (
     FAINT,
-    GREEN,
     INK,
     RED,
     SMALL,
     SOFT,
+    TEXT,
     Label,
     dress,
     label_ends,
@@ -127,7 +127,7 @@ def _summary(orders: list[Record]) -> str:
     counts = {v: sum(r["values"]["verdict"] == v for r in orders) for v in _MARKS}
     text = f"{counts['pass']} of {len(orders)} solver–problem pairs pass"
     if counts["undecided"]:
-        text += f", {counts['undecided']} are undecided at these step counts"
+        text += f", {counts['undecided']} cannot be decided at these step counts"
     return text + (f", {counts['fail']} fail." if counts["fail"] else "; none fails.")
 
 
@@ -209,7 +209,8 @@ def _deviations(orders: list[Record]) -> bytes:
     canvas = new_figure(0.95 + 0.26 * len(rows))
     bottom = 0.55 / canvas.get_size_inches()[1]
     axes = canvas.add_axes((0.405, bottom, 0.555, 1.0 - bottom - 0.42 / canvas.get_size_inches()[1]))
-    dress(axes, x="measured − declared order")
+    dress(axes)
+    axes.set_xlabel(f"measured − declared order (band: ± {tolerance:g})", loc="right", fontsize=TEXT, color=INK)
     axes.axvspan(-tolerance, tolerance, color="#e3f0e6", zorder=0, lw=0)
     axes.axvline(0.0, color=FAINT, lw=0.8, zorder=1)
     for record in rated:
@@ -246,7 +247,6 @@ def _deviations(orders: list[Record]) -> bytes:
         columnspacing=1.0,
         borderaxespad=0.1,
     )
-    axes.annotate(f"± {tolerance:g}", (tolerance, -0.55), fontsize=SMALL, color=GREEN, ha="right", va="top")
     return png(canvas)
 
 

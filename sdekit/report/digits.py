@@ -8,6 +8,7 @@ from sdekit.report.drawing import (
     GREEN,
     INK,
     SMALL,
+    SOFT,
     Label,
     dress,
     grey_png,
@@ -46,6 +47,7 @@ def section(study: Study) -> Section | None:
     body = template(
         "digits.html",
         n=str(real["values"]["n"]),
+        budgets=_listed(sorted({r["budget"] for r in records})),
         repeats=str(real["values"]["repeats"]),
         distances="".join(figure(f"digits-{m}-{k}", f"{m} to held-out digits, {_KINDS[k]}") for m, k in panels),
         overview=figure("digits-overview", "A few digits of every solver at every budget", kind="wide"),
@@ -53,6 +55,11 @@ def section(study: Study) -> Section | None:
         gallery=gallery,
     )
     return Section("digits", "A learned score: handwritten digits", body, _cards(records, real), figures)
+
+
+def _listed(values: list[int]) -> str:
+    *others, last = map(str, values)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _title(record: Record) -> str:
@@ -101,8 +108,9 @@ def _distances(records: list[Record], real: Record, metric: str, kind: str) -> b
     dress(axes, "", "network evaluations", words)
     canvas.text(0.02, 0.94, f"{_KINDS[kind]}: {words}", fontsize=10, fontweight="bold", color=INK)
     axes.axhspan(floor[f"{metric}_low"], floor[f"{metric}_high"], color="#dcebdf", lw=0, zorder=0)
-    axes.axhline(floor[metric], color=GREEN, lw=0.9, zorder=1)
-    labels, low, high = [Label("real vs real", _RANGE[1], floor[metric], GREEN)], floor[f"{metric}_low"], 0.0
+    axes.plot((5.0, _RANGE[1]), (floor[metric],) * 2, color=GREEN, lw=0.9, zorder=1)
+    axes.text(_RANGE[0] * 1.05, floor[metric], "real", fontsize=8, color=SOFT, va="center")
+    labels, low, high = [], floor[f"{metric}_low"], 0.0
     for (solver, eta), line in _lines(records).items():
         if (eta == 0.0) != (kind == "flow"):
             continue

@@ -83,8 +83,7 @@ def _densities(study: Study, process: str, records: list[Record]) -> bytes:
         dress(axes, grid=False)
         arrays = study.arrays(record)
         edges, heights = arrays["edges"].numpy(), arrays["histogram"].numpy()
-        widths = edges[1:] - edges[:-1]
-        axes.bar(edges[:-1], heights / widths, widths, align="edge", color="#b9d3e6", lw=0)
+        axes.stairs(heights / (edges[1:] - edges[:-1]), edges, fill=True, color="#b9d3e6", lw=0)
         axes.plot(arrays["x"], arrays["density"], color=INK, lw=1.2)
         if coarse and exact:
             biased = study.arrays(coarse[i])

@@ -22,7 +22,9 @@ def section(study: Study) -> Section | None:
         return None
     figures = {f"rewind-{r['way']}": _paths(study, r) for r in records}
     panels = "".join(figure(f"rewind-{r['way']}", f"Paths and final histogram: {_WAYS[r['way']][0]}") for r in records)
-    body = template("rewind.html", n=f"{records[0]['values']['n']:,}", panels=panels, table=_table(records))
+    n = records[0]["values"]["n"]
+    percent = f"{100.0 / (2 * n) ** 0.5:.1g}"  # standard error of a standard deviation
+    body = template("rewind.html", n=f"{n:,}", percent=percent, panels=panels, table=_table(records))
     return Section("rewind", "Rewinding needs the score", body, _cards(records), figures)
 
 
@@ -46,7 +48,7 @@ def _paths(study: Study, record: Record) -> bytes:
     canvas = new_figure(3.1)
     canvas.text(0.02, 0.935, title, fontsize=10, fontweight="bold", color=INK)
     canvas.text(0.98, 0.935, f"$W_2$ = {record['values']['w2']:.3g}", fontsize=10, color=colour, ha="right")
-    axes = canvas.add_axes((0.125, 0.165, 0.55, 0.7))
+    axes = canvas.add_axes((0.165, 0.165, 0.52, 0.7))
     dress(axes, x="t", y="state")
     axes.plot(arrays["t"], arrays["paths"], color=colour, lw=0.5, alpha=0.55)
     axes.set_xlim(float(arrays["t"][0]), 0.0)
@@ -54,7 +56,7 @@ def _paths(study: Study, record: Record) -> bytes:
     side = canvas.add_axes((0.7, 0.165, 0.28, 0.7))
     dress(side, grid=False)
     edges, heights = arrays["edges"].numpy(), arrays["histogram"].numpy()
-    side.barh(edges[:-1], heights / heights.max(), edges[1:] - edges[:-1], align="edge", color=colour, alpha=0.35, lw=0)
+    side.stairs(heights / heights.max(), edges, orientation="horizontal", fill=True, color=colour, alpha=0.35, lw=0)
     side.plot(arrays["density"] / arrays["density"].max(), arrays["x"], color=INK, lw=1.1)
     side.set_ylim(low, high)
     side.set_xlim(0.0, 1.1)

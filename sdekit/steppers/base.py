@@ -33,8 +33,8 @@ class Spec:
     """Declared facts. Tests, the solver table, the benchmarks and the command line are made from them.
 
     Orders are given per problem class: ``linear-additive``, ``additive``, ``diagonal``, ``commutative``,
-    ``general``; a missing class is one that the method does not integrate. Scalar noise is commutative. An exact
-    method has order infinity.
+    ``general``; a missing class is one that the method does not integrate. Scalar noise is commutative. A method
+    that is exact in law has weak order infinity.
     """
 
     name: str

@@ -1,4 +1,4 @@
-r"""The exact kernel of a linear SDE, as a stepper: no discretisation error for any step.
+r"""The exact kernel of a linear SDE, as a stepper: no error in law for any step.
 
 Forwards it samples ``process.transition(s, t)``. Backwards it needs a Gaussian data law, whose score is affine.
 Along an eigenvector of the data covariance with eigenvalue ℓ, and $v_t = \alpha_t^2 \ell + \sigma_t^2$, the map from
@@ -46,7 +46,7 @@ class ExactLinear(Stepper):
         kind="exact",
         evaluations=0,
         ode=float("inf"),
-        strong={"linear-additive": float("inf")},
+        strong={"linear-additive": 1.0},  # the Brownian increment alone does not fix the step's Wiener integral
         weak={"linear-additive": float("inf")},
         noise_types=frozenset({"none", "additive"}),
         calculus=frozenset({"ito", "stratonovich"}),

@@ -48,10 +48,20 @@ def obstacle(spec: Spec, sde: SDE) -> str | None:
     return None
 
 
+def _integrates(cls: type[Stepper], sde: SDE) -> bool:
+    """Whether a stepper takes ``sde``; an exact one knows only when it looks for the kernel."""
+    if obstacle(cls.spec, sde) is not None:
+        return False
+    try:
+        return cls.spec.kind != "exact" or bool(cls().prepare(sde, (1.0, 0.5)))
+    except SdekitError:
+        return False
+
+
 def check(stepper: Stepper, sde: SDE) -> None:
     """Refuse a stepper that cannot integrate ``sde``, naming those that can."""
     reason = obstacle(stepper.spec, sde)
     if reason is not None:
-        able = [name for name, cls in STEPPERS.items() if obstacle(cls.spec, sde) is None]
+        able = [name for name, cls in STEPPERS.items() if _integrates(cls, sde)]
         cure = f"Steppers that can: {', '.join(able)}." if able else "No registered stepper can."
         raise SdekitError(f"{stepper.spec.name} cannot solve this problem: {reason}. {cure}")

@@ -112,7 +112,8 @@ def tasks(settings: Settings) -> Iterator[Task]:
                 partial(_error, run, n),
                 cost=_COST[method] * n + 0.01,
             )
-        yield Task("convergence", f"{run.name}/order", {**about, "steps": list(ladder)}, partial(_order, run, ladder))
+        facts = {**about, "steps": list(ladder)}
+        yield Task("convergence", f"{run.name}/order", facts, partial(_order, run, ladder), reads_records=True)
 
 
 def _error(run: Run, steps: int, _: Records) -> Result:

@@ -23,7 +23,7 @@ from sdekit.metrics import energy_distance, sliced_wasserstein2
 from sdekit.reverse import reverse_time
 from sdekit.score import Score
 from sdekit.steppers import registry
-from sdekit.study.settings import Settings
+from sdekit.study.settings import Settings, weights_sha256
 from sdekit.study.tasks import Records, Result, Task, grid_facts
 
 SOLVERS = (
@@ -64,7 +64,7 @@ def tasks(settings: Settings) -> Iterator[Task]:
     """The floor, then every solver at every number of evaluations that allows a step."""
     if "digits" not in settings.problems:
         return
-    about = {"problem": "digits", "device": settings.device, "dtype": "float32"}
+    about = {"problem": "digits", "device": settings.device, "dtype": "float32", "weights": weights_sha256()}
     process, _ = _model(settings.device)
     yield Task("digits", "real", {**about, "solver": None}, partial(_real, settings), cost=1.0)
     for solver, eta in SOLVERS:

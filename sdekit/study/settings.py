@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any, final
 
@@ -82,8 +84,22 @@ class Settings:
         return tuple(p for p in PROCESSES if any(name.startswith(f"{p}-") for name in self.problems))
 
     def document(self) -> dict[str, Any]:
-        """As it is written to ``study.json``: the settings and the versions that results depend on."""
-        return json.loads(json.dumps({"format": FORMAT, **asdict(self), "versions": versions()}))  # type: ignore[no-any-return]
+        """As it is written to ``study.json``: the settings, versions and weights that results depend on."""
+        origin = versions() | ({"weights": weights_sha256()} if "digits" in self.problems else {})
+        document: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(self), "versions": origin}))
+        return document
+
+
+@cache
+def weights_sha256() -> str:
+    """Of the file with the learned score of the digits, the first 16 figures.
+
+    Raises:
+        SdekitError: it is not there.
+    """
+    from sdekit.train import describe
+
+    return sha256(describe("digits").path.read_bytes()).hexdigest()[:16]
 
 
 def _known(kind: str, names: Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:

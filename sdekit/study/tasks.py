@@ -41,6 +41,7 @@ class Task:
         about: What the record is about: problem, solver, eta, steps, grid, dtype.
         compute: The work, given the records before it.
         cost: Seconds that it takes, roughly; for the time left.
+        reads_records: Whether ``compute`` needs the records before it.
     """
 
     part: str
@@ -48,6 +49,7 @@ class Task:
     about: Mapping[str, Any]
     compute: Callable[[Records], Result]
     cost: float = 0.1
+    reads_records: bool = False
 
     @property
     def key(self) -> str:
@@ -65,7 +67,7 @@ class Task:
                 if isinstance(number, float) and not math.isfinite(number):
                     raise SdekitError(f"{self.key}: {name} is {number}. Leave out this solver or use more steps.")
         provenance = {**versions(), "seed": settings.seed, "device": "cpu", "dtype": "float64"}
-        provenance |= {k: v for k, v in self.about.items() if k in ("device", "dtype", "grid")}
+        provenance |= {k: v for k, v in self.about.items() if k in ("device", "dtype", "grid", "weights")}
         head = {k: v for k, v in self.about.items() if k not in provenance}
         files = {} if arrays is None else {"arrays": arrays}
         return {"key": self.key, "part": self.part, **head, **files, "values": dict(values), "provenance": provenance}
