@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Protocol, final, runtime_checkable
@@ -131,6 +131,15 @@ class GridPath(ABC):
         if i == j:
             return Increment(torch.zeros_like(self.fine(0, 1)[0]))
         return Increment(fold(self.fine(i, j), 0))  # a fixed order: the same bits in any batch
+
+    def require(self, times: Iterable[float]) -> None:
+        """Refuse times that are no nodes of the grid.
+
+        Raises:
+            SdekitError: names the first that is none.
+        """
+        for t in times:
+            self._node(t)
 
     def _node(self, t: float) -> int:
         near = bisect.bisect_left(self.times, t)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdekit import grids, random
-from sdekit.brownian import BrownianPath, Noise, PathNoise, StepNoise
+from sdekit.brownian import BrownianPath, GridPath, Noise, PathNoise, StepNoise
 from sdekit.dynamics import SDE, noise_shape
 from sdekit.errors import SdekitError
 from sdekit.linear import LinearProcess
@@ -138,5 +138,14 @@ def noise_source(
         raise SdekitError(
             f"The Brownian path has shape {tuple(noise.shape)}; this problem needs {(len(x), *event)}, "
             "a noise for every sample."
+        )
+    intervals = [(min(i), max(i)) for step in prepared.draws for i in step]
+    if isinstance(noise, GridPath):
+        noise.require(t for interval in intervals for t in interval)
+    drawn = noise.increment(*intervals[0]).w
+    if drawn.device != x.device or tuple(drawn.shape) != tuple(noise.shape):
+        raise SdekitError(
+            f"The Brownian path draws {tuple(drawn.shape)} on {drawn.device}; the state needs {tuple(noise.shape)} on "
+            f"{x.device}."
         )
     return PathNoise(noise, x.dtype, prepared.draws)

@@ -33,7 +33,7 @@ from sdekit import processes
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.linear import ScheduledProcess
 from sdekit.schedules import Schedule
-from sdekit.solution import read_tensors, write_whole
+from sdekit.solution import read_tensors, require_safetensors, write_tensors
 from sdekit.typing import Prediction, along
 
 Kind = Literal["mlp", "unet"]
@@ -305,19 +305,3 @@ def read(
     if not finite or told.get("prediction") != PREDICTION:
         raise SdekitError(f"{path} is damaged: a number is not finite, or it does not predict {PREDICTION!r}.")
     return net.eval().requires_grad_(False), process, about
-
-
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
-    """A safetensors file, whole or not at all."""
-    from safetensors.torch import save
-
-    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(meta))
-    write_whole(path, content)
-
-
-def require_safetensors() -> None:
-    """Refuse, with the cure, where safetensors is not installed."""
-    try:
-        import safetensors  # noqa: F401
-    except ImportError as error:
-        raise SdekitError("Weights are safetensors files: pip install 'sdekit[io]'.") from error

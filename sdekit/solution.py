@@ -92,15 +92,12 @@ class Solution:
         Raises:
             SdekitError: the folder cannot be written, or the disk is full.
         """
-        from safetensors.torch import save
-
         meta = {
             "format": _FORMAT,
             "stats": json.dumps(asdict(self.stats)),
             "provenance": json.dumps(dict(self.provenance)),
         }
-        tensors = {"ts": self.ts, "xs": self.xs, "final": self.final, "status": self.status}
-        write_whole(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, meta))
+        write_tensors(path, {"ts": self.ts, "xs": self.xs, "final": self.final, "status": self.status}, meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Solution:
@@ -119,6 +116,7 @@ class Solution:
 
 def read_tensors(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file that declares the format ``form``."""
+    require_safetensors()
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -132,6 +130,23 @@ def read_tensors(path: str | Path, form: str) -> tuple[dict[str, Tensor], dict[s
             f"{path} is a safetensors file of another kind (format {meta.get('format')!r}, wanted {form!r})."
         )
     return tensors, meta
+
+
+def require_safetensors() -> None:
+    """Refuse, with the cure, where safetensors is not installed."""
+    try:
+        import safetensors  # noqa: F401
+    except ImportError as error:
+        raise SdekitError("This is kept in a safetensors file: pip install 'sdekit[io]'.") from error
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
+    """A safetensors file, whole or not at all."""
+    require_safetensors()
+    from safetensors.torch import save
+
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(meta))
+    write_whole(path, content)
 
 
 def write_whole(path: str | Path, content: bytes) -> None:

@@ -32,7 +32,7 @@ from sdekit.losses import denoising
 from sdekit.nets import PREDICTION, Architecture, Denoiser
 from sdekit.random import key
 from sdekit.score import ModelScore, from_model
-from sdekit.solution import read_tensors, versions
+from sdekit.solution import read_tensors, require_safetensors, versions, write_tensors
 
 Progress = bool | Callable[[int, int], None]
 
@@ -159,7 +159,7 @@ def train(
         SdekitError: an unknown task, a checkpoint of another training, a folder that cannot be written, or a
             missing package. All before the first step.
     """
-    nets.require_safetensors()
+    require_safetensors()
     source, recipe = data.source(task), recipe or RECIPES[task]
     steps = recipe.steps if steps is None else steps
     if steps < 1 or (minutes is not None and not minutes > 0):
@@ -284,7 +284,7 @@ class _Run:
         for i, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in slots.items()}
         meta = {"training": self.job.identity, "done": str(self.done), "seconds": str(self.seconds)}
-        nets.write_tensors(checkpoint, tensors, {"format": CHECKPOINT_FORMAT, **meta})
+        write_tensors(checkpoint, tensors, {"format": CHECKPOINT_FORMAT, **meta})
 
     def resume(self, checkpoint: Path) -> None:
         """Go on from a checkpoint, if there is one."""

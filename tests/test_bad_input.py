@@ -235,6 +235,11 @@ NOISE: list[Case] = [
         lambda _: solve(REVERSE, noise=sk.BrownianGrid((3, 2), 0.0, 1.0, 3)),
         r"t = 0\.5 is no node of this path, which knows 4 times in \[0, 1\].*BrownianGrid\.on\(grid, shape\)",
     ),
+    (
+        "a path on another device",
+        lambda _: solve(REVERSE, noise=sk.BrownianGrid.on(GRID, (3, 2), device="meta")),
+        r"draws \(3, 2\) on meta; the state needs \(3, 2\) on cpu",
+    ),
     ("a path of one time", lambda _: sk.BrownianGrid.on([0.5], (3, 2)), r"two strictly monotone times; got \[0\.5\]"),
     ("a path that stands still", lambda _: sk.BrownianGrid.on([0.5, 0.5], (3, 2)), r"strictly monotone"),
     ("paths of a BrownianGrid", lambda _: sk.BrownianGrid((3, 2), paths=[1]), r"1 entries for a batch of 3"),
