@@ -112,19 +112,13 @@ DATA = sk.Gaussian([0.5], LEVEL)
 STEPS = (16, 32, 64, 128, 256, 512)
 
 
-def on_paths(problem_class: str) -> list:
+def on_paths(problem_class: str) -> list[str]:
     """The steppers that declare a strong order there.
 
-    Expected to fail: order infinity, declared by a method that is exact in law. It sees no more of a path than the
-    increments between the times of its grid, and that bounds the strong order by 1 (Clark and Cameron 1980).
+    Even one that is exact in law has order 1: it sees no more of a path than the increments between the times of its
+    grid (Clark and Cameron 1980).
     """
-    fails = pytest.mark.xfail(reason="exact in law; on a given path its order is 1")
-    infinite = float("inf")
-    return [
-        pytest.param(n, marks=fails if spec.strong[problem_class] == infinite else ())
-        for n, spec in SPECS.items()
-        if problem_class in spec.strong
-    ]
+    return [name for name, spec in SPECS.items() if problem_class in spec.strong]
 
 
 @pytest.mark.parametrize("process", PROCESSES)
