@@ -26,6 +26,9 @@ from sdekit.typing import along
 Value: TypeAlias = float | Sequence[Any] | Tensor
 """A number, nested lists of numbers, or a tensor."""
 
+Level: TypeAlias = float | Tensor
+"""α or σ: one number, or one per sample."""
+
 CHUNK = {"cpu": 2**19}  # elements of one temporary: what stays in cache; elsewhere, what fills the device
 UNROLLED = 64  # largest d whose rotations are sums of element-wise products
 
@@ -258,3 +261,17 @@ def mixture(weights: Tensor, means: Tensor, covariances: Tensor) -> Components:
         )
     check_variances("covariances", variances)
     return Components(weights / total, flat, variances, axes)
+
+
+def level(name: str, value: Level, batch: int) -> Level:
+    """A signal or noise level, checked: a float, or one per sample."""
+    if not isinstance(value, Tensor):
+        return float(value)
+    if value.shape not in ((), (batch,)):
+        raise SdekitError(f"{name} has shape {tuple(value.shape)}; give a number or one per sample, ({batch},).")
+    return value
+
+
+def cut(value: Level, rows: slice) -> Level:
+    """The level of some rows."""
+    return value[rows] if isinstance(value, Tensor) and value.ndim else value

@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Protocol, Self, TypeAlias, final
+from typing import Protocol, Self, final
 
 import torch
 from torch import Tensor
@@ -31,9 +31,12 @@ from torch import Tensor
 from sdekit import random
 from sdekit.components import (
     Components,
+    Level,
     Value,
     check_variances,
     chunk_rows,
+    cut,
+    level,
     mixture,
     operator,
     principal,
@@ -42,9 +45,6 @@ from sdekit.components import (
 )
 from sdekit.errors import SdekitError
 from sdekit.quantiles import check_probabilities, mixture_cdf, mixture_quantile
-
-Level: TypeAlias = float | Tensor
-"""α or σ: one number, or one per sample."""
 
 
 class Law(Protocol):
@@ -200,7 +200,7 @@ class _MixtureLaw(ABC):
                 f"x has shape {tuple(x.shape)}, but this law wants (B, *E) with event shape "
                 f"E = {tuple(self.event_shape)}; reshape it, or add a batch dimension with x[None]."
             )
-        alpha, sigma = _level("alpha", alpha, len(x)), _level("sigma", sigma, len(x))
+        alpha, sigma = level("alpha", alpha, len(x)), level("sigma", sigma, len(x))
         if isinstance(sigma, float) and sigma == 0.0:
             self._require_density(alpha)
         parts, flat = self._parts.to(x), x.flatten(1) if x.ndim > 1 else x[:, None]
@@ -208,7 +208,7 @@ class _MixtureLaw(ABC):
         if len(x) <= rows:
             return function(parts, flat, alpha, sigma)
         cuts = [slice(i, i + rows) for i in range(0, len(x), rows)]
-        return torch.cat([function(parts, flat[c], _cut(alpha, c), _cut(sigma, c)) for c in cuts])
+        return torch.cat([function(parts, flat[c], cut(alpha, c), cut(sigma, c)) for c in cuts])
 
     def _require_density(self, alpha: float | Tensor) -> None:
         if self._parts.singular or (isinstance(alpha, float) and alpha == 0.0):
@@ -396,15 +396,3 @@ class Empirical(_MixtureLaw):
         if upper:
             return points[n - 1 - torch.searchsorted(fractions, p, right=True)]
         return points[torch.searchsorted(fractions, p)]
-
-
-def _level(name: str, value: Level, batch: int) -> Level:
-    if not isinstance(value, Tensor):
-        return float(value)
-    if value.shape not in ((), (batch,)):
-        raise SdekitError(f"{name} has shape {tuple(value.shape)}; give a number or one per sample, ({batch},).")
-    return value
-
-
-def _cut(value: Level, rows: slice) -> Level:
-    return value[rows] if isinstance(value, Tensor) and value.ndim else value

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -28,8 +27,6 @@ from sdekit.typing import Calculus, Direction, NoiseType, Shape, Time, along
 
 Operator = float | Tensor
 """A linear map of a flattened event: a factor, a diagonal of the event's shape, or a (d, d) matrix."""
-
-AnyLaw = TypeVar("AnyLaw", bound=Law)
 
 
 def apply_operator(operator: Operator, x: Tensor) -> Tensor:

@@ -23,14 +23,11 @@ from sdekit.steppers.base import Stepper
 from sdekit.study.settings import CONVERGENCE, Settings
 from sdekit.study.tasks import Records, Result, Task, grid_facts
 from sdekit.verify import OrderEstimate, fit_order, law_error
-from sdekit.verify.convergence import law_method
+from sdekit.verify.convergence import FLOOR, law_method
 
 ETAS, QUICK_ETAS = (0.0, 0.5, 1.0), (0.0, 1.0)
 TOLERANCE = {"affine": 0.02, "flow": 0.02, "transport": 0.05}
 """How far a measured order may be from the declared one. Transport is dear, so its step counts are smaller."""
-
-FLOORS = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8}
-"""Errors below these are round-off of the method that measures them."""
 
 _STEPS = {
     "affine": (16, 32, 64, 128, 256, 512),
@@ -147,7 +144,7 @@ def _order(run: Run, ladder: tuple[int, ...], records: Records) -> Result:
     problem, stepper = run.make()
     method = law_method(problem)
     errors = [records[f"convergence/{run.name}/steps={n}"]["values"]["w2"] for n in ladder]
-    estimate = fit_order(ladder, errors, FLOORS[method])
+    estimate = fit_order(ladder, errors, FLOOR[method])
     declared = declared_order(stepper, run.eta, run.problem)
     found = verdict(estimate, declared, TOLERANCE[method])
     measured = None if math.isnan(estimate.order) else estimate.order

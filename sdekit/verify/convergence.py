@@ -28,7 +28,8 @@ Kind = Literal["w2", "strong", "ode"]
 Method = Literal["affine", "flow", "transport"]
 
 DEFAULT_STEPS = (16, 32, 64, 128, 256, 512)
-_FLOOR: dict[Method, float] = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8}
+FLOOR: dict[Method, float] = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8}
+"""Errors below these are round-off of the method that measures them."""
 _QUANTILES = 256
 
 
@@ -102,8 +103,8 @@ def order(
     if kind == "strong":
         return _strong_order(problem, chosen, steps, samples, seed)
     if kind == "ode":
-        return fit_order(steps, [_flow_error(problem, chosen, problem.grid(n)) for n in steps], _FLOOR["flow"])
-    floor = _FLOOR[law_method(problem)]
+        return fit_order(steps, [_flow_error(problem, chosen, problem.grid(n)) for n in steps], FLOOR["flow"])
+    floor = FLOOR[law_method(problem)]
     return fit_order(steps, [law_error(problem, chosen, n) for n in steps], floor)
 
 
