@@ -1,8 +1,18 @@
 r"""Brownian paths: noise as data, an argument of every solver.
 
-A path answers ``increment(s, t)``, the increment $W_t - W_s$ of every sample. Two views of it feed the driver:
-:class:`StepNoise` draws one normal for every (seed, path, step), which is what ``noise=seed`` means; a
-:class:`BrownianPath` lets runs with different step counts share one path.
+A path answers ``increment(s, t)``, the increment $W_t - W_s$ of every sample and, if it was built with
+``levy="space-time"``, its space-time Lévy area
+
+$$ H_{s,t} = \frac{1}{t - s} \int_s^t (W_u - W_s)\,du - \tfrac12 (W_t - W_s)
+          = \int_s^t \Bigl(\tfrac12 - \frac{u - s}{t - s}\Bigr)\,dW_u \;\sim\; \mathcal N\bigl(0, \tfrac{t - s}{12}\bigr), $$
+
+which is independent of the increment. Over neighbouring intervals both combine exactly: with $Z = (t - s)(H + W/2)$,
+$Z_{s,t} = \sum_i Z_i + W_i\,(t - t_{i+1})$. A run backwards in time sees the path from its other end: the same W, and −H.
+
+Two views of a path feed the driver: :class:`StepNoise` draws anew for every (seed, path, step), which is what
+``noise=seed`` means; a :class:`BrownianPath` lets runs with different step counts share one path.
+
+References: [foster2024].
 """
 
 from __future__ import annotations
@@ -12,27 +22,37 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Protocol, final, runtime_checkable
+from typing import Literal, Protocol, final, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from sdekit import random
-from sdekit.errors import SdekitError
+from sdekit.errors import SdekitError, unknown_name
 from sdekit.quantiles import fold
-from sdekit.typing import Shape
+from sdekit.typing import Increments, Shape
 
 Interval = tuple[float, float]
 """A time interval (s, t) over which a step draws noise."""
 
+Levy = Literal["none", "space-time"]
+"""What a path knows beside its increments."""
+
+_TWELFTH = 12.0**-0.5  # of √h: the standard deviation of H
+_THREE_POINT = 0.967421566101701  # Φ⁻¹(5/6): a normal is above it one time in six
 _BLOCK_NORMALS = 65_536  # draw small states for several steps at once: a block costs what one step does
 
 
 @dataclass(frozen=True, slots=True)
 class Increment:
-    """What a path did over an interval: ``w`` of shape (B, *noise)."""
+    """What a path did over an interval: ``w`` and, where it is known, the Lévy area ``h``, of shape (B, *noise)."""
 
     w: Tensor
+    h: Tensor | None = None
+
+    def reflected(self) -> Increment:
+        """The same piece of the path, run through from its end to its start."""
+        return self if self.h is None else Increment(self.w, -self.h)
 
 
 @runtime_checkable
@@ -55,69 +75,96 @@ class Noise(Protocol):
 
 @final
 class StepNoise:
-    """Independent increments, a function of (seed, path, step index) alone.
+    r"""Independent increments, a function of (seed, path, step index) alone.
 
     Args:
         keys: Path keys from :func:`sdekit.random.path_keys`.
         shape: Event shape of the noise.
         dtype: Type of the increments.
         draws: For every step, the intervals that it draws.
+        kind: ``w``; ``space-time`` for Lévy areas too; ``three-point`` for the variable of weak methods,
+            $\pm\sqrt{3h}$ with probability ⅙ each, else 0.
     """
 
-    def __init__(self, keys: Tensor, shape: Shape, dtype: torch.dtype, draws: Sequence[Sequence[Interval]]) -> None:
+    def __init__(
+        self,
+        keys: Tensor,
+        shape: Shape,
+        dtype: torch.dtype,
+        draws: Sequence[Sequence[Interval]],
+        kind: Increments = "w",
+    ) -> None:
         self._keys, self._shape, self._dtype, self._draws = keys, torch.Size(shape), dtype, draws
+        self._kind = kind
         per_step = max(1, len(keys) * self._shape.numel())
         self._block = max(2, _BLOCK_NORMALS // per_step // 2 * 2)
-        self._drawn: dict[int, tuple[int, Sequence[Tensor]]] = {}  # draw -> (first step, increments)
+        self._drawn: dict[int, tuple[int, Sequence[Tensor]]] = {}  # stream -> (first step, increments)
         self._wide = torch.promote_types(dtype, torch.float32)
         lengths = [[t - s for s, t in column] for column in zip_longest(*draws, fillvalue=(0.0, 0.0))]
         # On the device once: a copy in the loop would make the host wait.
         self._roots = torch.tensor(lengths, dtype=torch.float64).abs().sqrt().to(keys.device, self._wide)
 
     def increments(self, k: int) -> tuple[Increment, ...]:
-        return tuple(Increment(self._increment(k, draw)) for draw in range(len(self._draws[k])))
+        draws = range(len(self._draws[k]))
+        if self._kind == "space-time":
+            return tuple(Increment(self._drawn_at(k, j), self._drawn_at(k, j, random.STREAM_STEP_LEVY)) for j in draws)
+        return tuple(Increment(self._drawn_at(k, j)) for j in draws)
 
-    def _increment(self, k: int, draw: int) -> Tensor:
-        first = k - k % self._block
-        if draw not in self._drawn or self._drawn[draw][0] != first:
-            self._drawn[draw] = first, self._increments_from(first, draw)
-        return self._drawn[draw][1][k - first]
+    def _drawn_at(self, k: int, draw: int, family: int = random.STREAM_STEP) -> Tensor:
+        first, stream = k - k % self._block, family + draw
+        if stream not in self._drawn or self._drawn[stream][0] != first:
+            self._drawn[stream] = first, self._block_from(first, draw, family)
+        return self._drawn[stream][1][k - first]
 
-    def _increments_from(self, first: int, draw: int) -> Sequence[Tensor]:
-        """The increments of a block of steps."""
+    def _block_from(self, first: int, draw: int, family: int) -> Sequence[Tensor]:
+        """The increments, or the Lévy areas, of a block of steps."""
         roots = self._roots[draw, first : first + self._block]
-        stream, count = random.STREAM_STEP + draw, len(roots)
-        z = random.normals(self._keys, self._shape, stream=stream, start=first, count=count, dtype=self._wide)
-        return z.mul_(roots.reshape(-1, *(1,) * (z.ndim - 1))).to(self._dtype).unbind(0)
+        z = random.normals(
+            self._keys, self._shape, stream=family + draw, start=first, count=len(roots), dtype=self._wide
+        )
+        if self._kind == "three-point":
+            z = (z.abs() > _THREE_POINT).to(z.dtype).mul_(3.0**0.5).copysign_(z)
+        scale = roots * _TWELFTH if family == random.STREAM_STEP_LEVY else roots
+        return z.mul_(scale.reshape(-1, *(1,) * (z.ndim - 1))).to(self._dtype).unbind(0)
 
 
 @final
 @dataclass(frozen=True)
 class PathNoise:
-    """The increments of a Brownian path, in the dtype of the state."""
+    """The increments of a Brownian path, in the dtype of the state and in the direction of the run."""
 
     path: BrownianPath
     dtype: torch.dtype
     draws: Sequence[Sequence[Interval]]
 
     def increments(self, k: int) -> tuple[Increment, ...]:
-        drawn = (self.path.increment(min(i), max(i)) for i in self.draws[k])
-        return tuple(Increment(increment.w.to(self.dtype)) for increment in drawn)
+        return tuple(self._increment(s, t) for s, t in self.draws[k])
+
+    def _increment(self, s: float, t: float) -> Increment:
+        drawn = self.path.increment(s, t) if s <= t else self.path.increment(t, s).reflected()
+        return Increment(drawn.w.to(self.dtype), None if drawn.h is None else drawn.h.to(self.dtype))
 
 
 class GridPath(ABC):
-    """A path known at the nodes of a grid; an increment between nodes is the sum of the fine ones."""
+    """A path known at the nodes of a grid; an increment between nodes is combined from the fine ones."""
 
-    def __init__(self, times: Sequence[float] | Tensor, shape: Shape) -> None:
+    def __init__(self, times: Sequence[float] | Tensor, shape: Shape, levy: Levy = "none") -> None:
         nodes = torch.as_tensor(times, dtype=torch.float64).cpu()
         if nodes.ndim != 1 or len(nodes) < 2 or not bool((nodes.diff() > 0).all() or (nodes.diff() < 0).all()):
             raise SdekitError(f"A Brownian path needs at least two strictly monotone times; got {nodes.tolist()[:6]}.")
+        if levy not in get_args(Levy):
+            raise unknown_name("Lévy area", levy, get_args(Levy))
         self.times: list[float] = sorted(nodes.tolist())
         self.shape = torch.Size(shape)
+        self.levy: Levy = levy
 
     @abstractmethod
     def fine(self, i: int, j: int) -> Tensor:
         """Increments over the grid's intervals i … j−1, shape (j − i, B, *noise)."""
+
+    @abstractmethod
+    def fine_levy(self, i: int, j: int) -> Tensor:
+        """Space-time Lévy areas over the grid's intervals i … j−1, shape (j − i, B, *noise)."""
 
     def increment(self, s: float, t: float) -> Increment:
         """The increment over [s, t]; both must be nodes of the grid.
@@ -129,8 +176,20 @@ class GridPath(ABC):
             raise SdekitError(f"An increment needs s ≤ t; got s = {s}, t = {t}.")
         i, j = self._node(s), self._node(t)
         if i == j:
-            return Increment(torch.zeros_like(self.fine(0, 1)[0]))
-        return Increment(fold(self.fine(i, j), 0))  # a fixed order: the same bits in any batch
+            nothing = torch.zeros_like(self.fine(0, 1)[0])
+            return Increment(nothing, None if self.levy == "none" else nothing)
+        fine = self.fine(i, j)
+        w = fold(fine, 0)  # a fixed order: the same bits in any batch
+        return Increment(w, None if self.levy == "none" else self._levy(i, j, fine, w))
+
+    def _levy(self, i: int, j: int, fine: Tensor, w: Tensor) -> Tensor:
+        """H of the whole, from those of its parts."""
+        if j == i + 1:
+            return self.fine_levy(i, j)[0]
+        ends = torch.tensor(self.times[i : j + 1], dtype=torch.float64)
+        lengths, rest = (v.to(fine).reshape(-1, *(1,) * w.ndim) for v in (ends.diff(), ends[-1] - ends[1:]))
+        areas = (self.fine_levy(i, j) + 0.5 * fine) * lengths + fine * rest
+        return fold(areas, 0) / float(ends[-1] - ends[0]) - 0.5 * w
 
     def require(self, times: Iterable[float]) -> None:
         """Refuse times that are no nodes of the grid.
@@ -166,9 +225,11 @@ class BrownianGrid(GridPath):
         t1: End of the interval.
         steps: Number of equal intervals.
         seed: Seed of the paths.
+        levy: ``space-time`` for Lévy areas H beside the increments, which they leave as they are.
         paths: Global path numbers, one per sample; 0 … B − 1 by default.
         dtype: Type of the increments.
         device: Where they are drawn.
+        times: Nodes, in place of t0, t1 and steps.
     """
 
     def __init__(
@@ -178,6 +239,7 @@ class BrownianGrid(GridPath):
         t1: float = 1.0,
         steps: int = 256,
         seed: int = 0,
+        levy: Levy = "none",
         *,
         paths: Sequence[int] | Tensor | None = None,
         dtype: torch.dtype = torch.float64,
@@ -185,7 +247,7 @@ class BrownianGrid(GridPath):
         times: Sequence[float] | Tensor | None = None,
     ) -> None:
         nodes = torch.linspace(t0, t1, steps + 1, dtype=torch.float64) if times is None else times
-        super().__init__(nodes, shape)
+        super().__init__(nodes, shape, levy)
         self._keys = random.path_keys(seed, self.shape[0] if paths is None else paths, device)
         if len(self._keys) != self.shape[0]:
             raise SdekitError(
@@ -199,15 +261,14 @@ class BrownianGrid(GridPath):
         return cls(shape, seed=seed, times=grid, **options)  # type: ignore[arg-type]
 
     def fine(self, i: int, j: int) -> Tensor:
-        z = random.normals(
-            self._keys,
-            self.shape[1:],
-            stream=random.STREAM_GRID,
-            start=i,
-            count=j - i,
-            dtype=self._dtype,
-        )
-        roots = torch.tensor(self.times[i : j + 1], dtype=torch.float64).diff().sqrt()
+        return self._scaled(i, j, random.STREAM_GRID, 1.0)
+
+    def fine_levy(self, i: int, j: int) -> Tensor:
+        return self._scaled(i, j, random.STREAM_GRID_LEVY, _TWELFTH)
+
+    def _scaled(self, i: int, j: int, stream: int, factor: float) -> Tensor:
+        z = random.normals(self._keys, self.shape[1:], stream=stream, start=i, count=j - i, dtype=self._dtype)
+        roots = factor * torch.tensor(self.times[i : j + 1], dtype=torch.float64).diff().sqrt()
         return z.mul_(roots.to(z).reshape(-1, *(1,) * len(self.shape)))
 
 
@@ -218,14 +279,23 @@ class RecordedBrownian(GridPath):
     Args:
         times: N + 1 monotone times. If they decrease, so do the intervals of ``w``.
         w: Increments, shape (N, B, *noise).
+        h: Space-time Lévy areas in the clock of the path, like ``w``; None if there are none.
     """
 
-    def __init__(self, times: Sequence[float] | Tensor, w: Tensor) -> None:
-        super().__init__(times, w.shape[1:])
+    def __init__(self, times: Sequence[float] | Tensor, w: Tensor, h: Tensor | None = None) -> None:
+        super().__init__(times, w.shape[1:], "none" if h is None else "space-time")
         if len(w) != len(self.times) - 1:
             raise SdekitError(f"{len(self.times)} times need {len(self.times) - 1} increments; got {len(w)}.")
+        if h is not None and h.shape != w.shape:
+            raise SdekitError(f"Lévy areas must be like the increments, {tuple(w.shape)}; got {tuple(h.shape)}.")
         nodes = torch.as_tensor(times, dtype=torch.float64)
-        self._w = w.flip(0) if nodes[0] > nodes[-1] else w
+        down = bool(nodes[0] > nodes[-1])
+        self._w = w.flip(0) if down else w
+        self._h = h.flip(0) if down and h is not None else h
 
     def fine(self, i: int, j: int) -> Tensor:
         return self._w[i:j]
+
+    def fine_levy(self, i: int, j: int) -> Tensor:
+        assert self._h is not None
+        return self._h[i:j]

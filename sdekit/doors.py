@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdekit import grids, random
-from sdekit.brownian import BrownianPath, GridPath, Noise, PathNoise, StepNoise
+from sdekit.brownian import BrownianPath, GridPath, Noise, PathNoise, RecordedBrownian, StepNoise
 from sdekit.dynamics import SDE, noise_shape
 from sdekit.errors import SdekitError
 from sdekit.linear import LinearProcess
@@ -114,13 +114,14 @@ def noise_event(sde: SDE, x: Tensor, prepared: Prepared, start: float) -> torch.
 def noise_source(
     sde: SDE,
     x: Tensor,
+    stepper: Stepper,
     prepared: Prepared,
     start: float,
     noise: int | BrownianPath | None,
     paths: Sequence[int] | Tensor | None,
 ) -> Noise | None:
     """Where the driver draws from; None for a deterministic run."""
-    event = noise_event(sde, x, prepared, start)
+    event, kind = noise_event(sde, x, prepared, start), stepper.spec.increments
     if event is None:
         return None
     if noise is None:
@@ -129,7 +130,7 @@ def noise_source(
         keys = random.path_keys(noise, len(x) if paths is None else paths, x.device)
         if len(keys) != len(x):
             raise SdekitError(f"paths has {len(keys)} entries for {len(x)} samples: give one per sample.")
-        return StepNoise(keys, event, x.dtype, prepared.draws)
+        return StepNoise(keys, event, x.dtype, prepared.draws, kind)
     if not isinstance(noise, BrownianPath):
         raise SdekitError(f"noise must be a seed (an int) or a Brownian path; got {type(noise).__name__}: {noise!r}.")
     if paths is not None:
@@ -142,7 +143,18 @@ def noise_source(
     intervals = [(min(i), max(i)) for step in prepared.draws for i in step]
     if isinstance(noise, GridPath):
         noise.require(t for interval in intervals for t in interval)
-    drawn = noise.increment(*intervals[0]).w
+    if kind == "three-point" and not isinstance(noise, RecordedBrownian):
+        raise SdekitError(
+            f"{stepper.spec.name} is a weak method: it draws three-point variables and cannot follow a Brownian path. "
+            "Give noise=seed."
+        )
+    first = noise.increment(*intervals[0])
+    if kind == "space-time" and first.h is None:
+        raise SdekitError(
+            f"{stepper.spec.name} needs space-time Lévy areas, which this path does not know: build it with "
+            'levy="space-time".'
+        )
+    drawn = first.w
     if drawn.device != x.device or tuple(drawn.shape) != tuple(noise.shape):
         raise SdekitError(
             f"The Brownian path draws {tuple(drawn.shape)} on {drawn.device}; the state needs {tuple(noise.shape)} on "

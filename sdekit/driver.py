@@ -89,7 +89,7 @@ def solve(
     counter = Counter()
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")
     prepared = chosen.prepare(observed, saving.times)
-    source = doors.noise_source(sde, x, prepared, saving.times[0], noise, paths)
+    source = doors.noise_source(sde, x, chosen, prepared, saving.times[0], noise, paths)
     started = time.perf_counter()
     with ExitStack() as stack:
         report = _reporter(progress, stack)

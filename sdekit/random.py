@@ -37,6 +37,8 @@ _CHUNK = {"cpu": 2**17}  # words hashed at a time: their temporaries stay in cac
 STREAM_STEP = 0  # the first draw of a step; the j-th is stream j
 STREAM_GRID = 1 << 32  # fine increments of a Brownian path
 STREAM_LAW = 2 << 32  # samples of a law: initial states and priors
+STREAM_STEP_LEVY = 4 << 32  # Lévy areas of a step, as STREAM_STEP
+STREAM_GRID_LEVY = 5 << 32  # Lévy areas of the fine increments
 
 
 def _signed(word: int) -> int:

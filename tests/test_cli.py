@@ -18,7 +18,7 @@ from sdekit import problems
 from sdekit.cli import COMMANDS, choices, main
 from sdekit.cli.catalogue import orders
 from sdekit.cli.command import parser_of
-from sdekit.cli.converge import declared_order, problem_class
+from sdekit.cli.converge import declared_order
 from sdekit.cli.formula import readable
 from sdekit.steppers import registry
 
@@ -235,7 +235,7 @@ def test_declared_orders_by_problem():
     spec = registry.get("euler-maruyama").spec
     cases = [("vp-gaussian", {"eta": 1.0}), ("vp-mixture", {"eta": 1.0}), ("gbm", {}), ("vp-mixture", {})]
     found = [problems.get(name, **options) for name, options in cases]
-    assert [problem_class(p) for p in found[:3]] == ["linear-additive", "additive", "diagonal"]
+    assert [p.noise_class for p in found[:3]] == ["linear-additive", "additive", "diagonal"]
     assert [declared_order(spec, p, "strong") for p in found] == [1.0, 1.0, 0.5, spec.ode]
 
 

@@ -78,21 +78,7 @@ def declared_order(spec: Spec, problem: Problem, kind: str) -> float | None:
     """The order that a stepper declares for a problem of this class; None if it declares none."""
     if problem.sde.noise_type == "none" or kind == "ode":
         return spec.ode
-    return (spec.strong if kind == "strong" else spec.weak).get(problem_class(problem))
-
-
-def problem_class(problem: Problem) -> str:
-    """The class of a stochastic problem, in the words of a Spec."""
-    from sdekit.linear import LinearProcess
-    from sdekit.reverse import Reverse
-
-    sde = problem.sde
-    if sde.noise_type == "scalar":
-        return "commutative"
-    if sde.noise_type != "additive":
-        return sde.noise_type
-    linear = sde.score.affine if isinstance(sde, Reverse) else isinstance(sde, LinearProcess)
-    return "linear-additive" if linear else "additive"
+    return (spec.strong if kind == "strong" else spec.weak).get(problem.noise_class)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -151,15 +151,14 @@ def _on_the_line(final: Tensor, truth: Law) -> Measurement:
 
 def _pathwise(case: Case, x: Tensor, noise: object, solution: Solution, good: Tensor) -> Iterable[tuple[str, str]]:
     """RMS distance from the exact solution of every sample, where that is known."""
-    from sdekit.brownian import BrownianPath
+    from sdekit.brownian import GridPath
 
     problem = case.problem
     if problem is None:
         return
     exact = None
-    if problem.path is not None and isinstance(noise, BrownianPath):
-        times = case.grid
-        exact = problem.path(x, noise.increment(float(times.min()), float(times.max())).w.to(x))
+    if problem.path is not None and isinstance(noise, GridPath) and problem.unresolved is None:
+        exact = problem.path(x, noise).to(x)
     elif problem.flow is not None:
         exact = problem.flow(x)
     if exact is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sdekit.brownian import GridPath
 from sdekit.dynamics import sde
 from sdekit.laws import Gaussian
 from sdekit.problems.base import Problem
@@ -15,7 +16,8 @@ _MU, _SIGMA = 0.5, 0.8
 def geometric_brownian_motion() -> Problem:
     r"""$dx = \mu x\,dt + s x\,dW$, $x_1 = x_0 \exp((\mu - s^2/2) + s W_1)$."""
 
-    def path(x: Tensor, w: Tensor) -> Tensor:
+    def path(x: Tensor, path: GridPath) -> Tensor:
+        w = path.increment(0.0, 1.0).w
         return x * torch.exp(_MU - 0.5 * _SIGMA**2 + _SIGMA * w)
 
     return Problem(

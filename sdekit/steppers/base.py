@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sdekit.brownian import Increment, Interval
 from sdekit.dynamics import SDE, Reflected
-from sdekit.typing import Calculus, NoiseType
+from sdekit.typing import Calculus, Increments, NoiseType
 
 Memory = Any
 """What a multistep method carries from step to step; None before the first."""
@@ -57,6 +57,9 @@ class Spec:
     """Noise types that it integrates."""
     calculus: frozenset[Calculus] = frozenset({"ito"})
     """Calculi that it integrates; with additive noise the two agree."""
+    increments: Increments = "w"
+    """What it asks of the noise: increments; increments and their space-time Lévy areas; or, for a weak method,
+    three-point variables with the first five moments of an increment."""
     eta: tuple[float, float] = (0.0, 0.0)
     """Range of η that it integrates on a reverse problem."""
     needs_schedule: bool = False

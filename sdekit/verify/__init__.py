@@ -1,7 +1,7 @@
 """What law did that solver really produce? Exact laws, exact flows and orders of the production solvers."""
 
 from sdekit.problems.quantile_flow import mid_quantiles, quantile_flow
-from sdekit.verify.affine import AffineMap, affine_map, numerical_law
+from sdekit.verify.affine import AffineMap, affine_map, numerical_law, probe
 from sdekit.verify.convergence import law_error, order
 from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.transport import Density1D, transported_law
@@ -16,6 +16,7 @@ __all__ = [
     "mid_quantiles",
     "numerical_law",
     "order",
+    "probe",
     "quantile_flow",
     "transported_law",
 ]

@@ -1,36 +1,41 @@
 r"""The exact law that a solver produces on an affine problem, by probing the production solver.
 
 If the drift is affine in the state and the noise additive, a whole run is an affine map of the initial state
-and of the draws,
+and of the standard normals that it draws,
 
 $$ x_N = c + A\,x_0 + \sum_k B_k\,z_k . $$
 
-One call of :func:`sdekit.solve` on a batch of 1 + d + Σm rows (nothing, basis states, basis noises) reads off c, A and
-every B. The law from a Gaussian start is then Gaussian with mean $c + A m_0$ and the square-root factor
-$[A F_0, B_1, B_2, \dots]$: covariances are never squared, so laws can be compared down to 1e-15. Further rows of random
-states and noises certify that the run was affine (superposition); otherwise the probe refuses.
+One run on a batch of 1 + d + n rows (nothing, basis states, basis noises) reads off c, A and every B. The law from a
+Gaussian start is then Gaussian with mean $c + A m_0$ and the square-root factor $[A F_0, B_1, B_2, \dots]$: covariances
+are never squared, so laws can be compared down to 1e-15. Further rows of random states and noises certify that the run
+was affine (superposition); otherwise the probe refuses. Multistep, multi-stage and stochastic methods need no special
+treatment, and neither does somebody else's sampler (:func:`probe`).
 
 References: [pierret2025] derives such recursions scheme by scheme; this probes the code that runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from sdekit import random
-from sdekit.brownian import RecordedBrownian
-from sdekit.doors import grid_of, noise_event
-from sdekit.driver import solve
+from sdekit.doors import grid_of
+from sdekit.driver import End, solve
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
 from sdekit.laws import Gaussian
+from sdekit.solution import Solution
 from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.typing import Shape
+from sdekit.verify.draws import Draws
+
+Run = Callable[[Tensor, Tensor], Tensor]
+"""``(x, z) -> x_N``: final states from initial states (rows, *E) and standard normals (rows, n)."""
 
 _WITNESSES = 8  # rows of random states and noises
 _TOLERANCE = 1e-10  # of the superposition residual, relative to the largest state
@@ -62,66 +67,104 @@ class AffineMap:
         return Gaussian.from_root(mean.reshape(self.event_shape), root)
 
 
-def affine_map(
-    sde: SDE,
-    stepper: str | Stepper,
-    grid: Tensor | Sequence[float],
-    event_shape: Shape,
-    dtype: torch.dtype = torch.float64,
+def probe(
+    run: Run, event_shape: Shape, normals: int, dtype: torch.dtype = torch.float64, name: str = "the run"
 ) -> AffineMap:
-    """Probe :func:`sdekit.solve` for its affine map.
+    r"""The affine map of any run whose noise can be handed to it; somebody else's sampler, say.
 
     Args:
-        sde: An affine problem with additive noise, or none.
-        stepper: A registry name or a stepper.
-        grid: Times of the run.
-        event_shape: Shape of one sample.
-        dtype: Type that the solver runs in.
+        run: ``(x, z) -> x_N`` with states of shape (rows, \*E) and standard normals of shape (rows, n).
+        event_shape: E, the shape of one sample.
+        normals: n, how many standard normals one sample draws in the run.
+        dtype: Type of the states and normals.
+        name: What an error calls it.
 
     Raises:
-        SdekitError: the run was not affine; says by how much.
+        SdekitError: the run was not affine, says by how much; or what it returned is not like its initial states.
     """
-    chosen, nodes, event = registry.get(stepper), grid_of(sde, grid, None), torch.Size(event_shape)
-    times = nodes[torch.cat([torch.tensor([True]), nodes.diff() != 0])]
-    registry.check(chosen, sde)
-    one = torch.zeros(1, *event, dtype=dtype)
-    noise = noise_event(sde, one, chosen.prepare(sde, times.tolist()), float(times[0]))
-    d, m, n = event.numel(), 0 if noise is None else noise.numel(), len(times) - 1
-    rows = 1 + d + n * m + _WITNESSES
-    x, z = torch.zeros(rows, d, dtype=dtype), torch.zeros(n, rows, m, dtype=dtype)
-    x[1 : 1 + d] = torch.eye(d, dtype=dtype)
-    for k in range(n):
-        first = 1 + d + k * m
-        z[k, first : first + m] = torch.eye(m, dtype=dtype)
-    witnesses = random.normals(random.path_keys(_SEED, _WITNESSES), (d + n * m,), stream=random.STREAM_LAW)[0].to(dtype)
-    x[-_WITNESSES:] = witnesses[:, :d]
-    z[:, -_WITNESSES:] = witnesses[:, d:].reshape(_WITNESSES, n, m).transpose(0, 1)
-    path = None
-    if noise is not None:
-        w = z * times.diff().abs().sqrt().to(dtype)[:, None, None]
-        path = RecordedBrownian(times, w.reshape(n, rows, *noise))
-    final = solve(sde, x.reshape(rows, *event), times, chosen, noise=path).final.flatten(1).to(torch.float64)
+    event = torch.Size(event_shape)
+    d = event.numel()
+    rows = 1 + d + normals + _WITNESSES
+    columns = torch.zeros(rows, d + normals, dtype=dtype)
+    columns[1 : 1 + d + normals] = torch.eye(d + normals, dtype=dtype)
+    witnesses = random.normals(random.path_keys(_SEED, _WITNESSES), (d + normals,), stream=random.STREAM_LAW)[0]
+    columns[-_WITNESSES:] = witnesses
+    reached = run(columns[:, :d].reshape(rows, *event).contiguous(), columns[:, d:].contiguous())
+    if reached.shape != (rows, *event):
+        raise SdekitError(f"{name} returned {tuple(reached.shape)} for states of shape {(rows, *event)}.")
+    final = reached.detach().flatten(1).to(torch.float64)
     constant, basis = final[0], final[1 : rows - _WITNESSES] - final[0]
-    predicted = constant + witnesses.to(torch.float64) @ basis
+    predicted = constant + columns[-_WITNESSES:].double() @ basis
     residual = float((final[-_WITNESSES:] - predicted).abs().max() / final.abs().max().clamp(min=1e-300))
     if not residual <= _TOLERANCE * (1.0 if dtype == torch.float64 else 1e6):
         raise SdekitError(
-            f"{chosen.spec.name} was not affine on this problem: superposition fails by {residual:.2g} of the largest "
-            "state. numerical_law needs an affine drift (a Gaussian's exact score), additive noise and no clipping."
+            f"{name} was not affine on this problem: superposition fails by {residual:.2g} of the largest "
+            "state. numerical_law needs an affine drift (a Gaussian's exact score), additive noise and no clipping, nor "
+            "a step size or correction that is scaled by the norm of the state."
         )
     return AffineMap(constant, basis[:d].T.contiguous(), basis[d:].T.contiguous(), residual, event)
 
 
-def numerical_law(sde: SDE, stepper: str | Stepper, grid: Tensor | Sequence[float], initial: Gaussian) -> Gaussian:
+def affine_map(
+    sde: SDE,
+    stepper: str | Stepper,
+    grid: Tensor | Sequence[float] | Solution,
+    event_shape: Shape,
+    dtype: torch.dtype = torch.float64,
+    end: End = "stop",
+) -> AffineMap:
+    """Probe :func:`sdekit.solve` for its affine map.
+
+    The normals stand in the order of the run. For every interval that is drawn they are those of W, one for each noise,
+    and then, if the stepper asks for Lévy areas, those of H as the run sees it.
+
+    Args:
+        sde: An affine problem with additive noise, or none.
+        stepper: A registry name or a stepper.
+        grid: Times of the run; or a solution, whose recorded steps are taken again. That makes a run with chosen
+            steps affine, which it is not while it chooses them.
+        event_shape: Shape of one sample.
+        dtype: Type that the solver runs in.
+        end: As in :func:`sdekit.solve`.
+
+    Raises:
+        SdekitError: the run was not affine; says by how much.
+    """
+    chosen, times = registry.get(stepper), run_times(sde, grid)
+    registry.check(chosen, sde)
+    draws = Draws.of(sde, chosen, times, event_shape)
+
+    def run(x: Tensor, z: Tensor) -> Tensor:
+        return solve(sde, x, times, chosen, noise=draws.path(z), end=end).final
+
+    return probe(run, event_shape, draws.normals, dtype, chosen.spec.name)
+
+
+def run_times(sde: SDE, grid: Tensor | Sequence[float] | Solution) -> list[float]:
+    """The distinct times of a grid, or of the steps that a run took."""
+    nodes = grid_of(sde, grid.provenance["times"] if isinstance(grid, Solution) else grid, None)
+    return list(dict.fromkeys(nodes.tolist()))
+
+
+def numerical_law(
+    sde: SDE, stepper: str | Stepper, grid: Tensor | Sequence[float] | Solution, initial: Gaussian, end: End = "stop"
+) -> Gaussian:
     """The exact law that a solver produces from a Gaussian start on an affine problem; no sampling.
 
     Args:
         sde: An affine problem with additive noise, or none.
         stepper: A registry name or a stepper.
-        grid: Times of the run.
+        grid: Times of the run; or a solution, whose recorded steps are taken again.
         initial: Law of the initial state.
+        end: As in :func:`sdekit.solve`.
 
     Raises:
-        SdekitError: the run was not affine.
+        SdekitError: the run was not affine, or it draws discrete variables, so that its law is not Gaussian.
     """
-    return affine_map(sde, stepper, grid, initial.event_shape).push(initial)
+    chosen = registry.get(stepper)
+    if chosen.spec.increments == "three-point" and sde.noise_type != "none":
+        raise SdekitError(
+            f"{chosen.spec.name} draws three-point variables, so its law is not Gaussian: use verify.weak_error, or "
+            "verify.affine_map for its map."
+        )
+    return affine_map(sde, chosen, grid, initial.event_shape, end=end).push(initial)

@@ -115,8 +115,9 @@ def _strong_order(problem: Problem, stepper: Stepper, steps: Sequence[int], samp
     x = problem.initial.sample(samples, seed=seed)
     finest = problem.grid(steps[-1])
     event = noise_event(problem.sde, x, stepper.prepare(problem.sde, finest.tolist()), float(finest[0]))
-    path = BrownianGrid.on(finest, (samples, *(event or ())), seed=random.key(seed, 1))
-    exact = problem.path(x, path.increment(float(finest.min()), float(finest.max())).w)
+    levy = "space-time" if stepper.spec.increments == "space-time" else problem.levy
+    path = BrownianGrid.on(finest, (samples, *(event or ())), seed=random.key(seed, 1), levy=levy)
+    exact = problem.path(x, path)
     squares = torch.stack(
         [
             (solve(problem.sde, x, problem.grid(n), stepper, noise=path).check().final - exact)
@@ -126,6 +127,8 @@ def _strong_order(problem: Problem, stepper: Stepper, steps: Sequence[int], samp
             for n in steps
         ]
     )
+    if problem.unresolved is not None:
+        squares = squares + problem.unresolved(path.times)
     mean = squares.mean(1)
     relative = (0.5 * squares.std(1) / mean / samples**0.5).tolist()  # of the root of the mean
     whole = fit_order(steps, mean.sqrt().tolist(), sampled=relative)

@@ -32,6 +32,7 @@ from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
 from sdekit.laws import Empirical, Gaussian, GaussianMixture, Law
 from sdekit.metrics import wasserstein2
+from sdekit.metrics.line import Quantiles
 from sdekit.quantiles import check_probabilities
 from sdekit.steppers import registry
 from sdekit.steppers.base import Memory, Prepared, Stepper
@@ -195,7 +196,7 @@ class Density1D:
                 break
         return x
 
-    def wasserstein2(self, law: Law | Density1D | Tensor) -> float:
+    def wasserstein2(self, law: Law | Quantiles | Tensor) -> float:
         """W2 to another law on the line, by the integral over quantiles."""
         return wasserstein2(self, law)
 

@@ -1,0 +1,85 @@
+r"""What a run draws, as standard normals: how a probe hands a solver its noise.
+
+Over an interval of length δ the orthonormal coefficients of the path are $z_0 = \int \delta^{-1/2}\,dW$ and
+$z_1 = \int \sqrt{12/\delta}\,\bigl(\tfrac12 - \tfrac{u - s}{\delta}\bigr)\,dW_u$, so that $W = \sqrt\delta\,z_0$ and
+$H = \sqrt{\delta/12}\,z_1$.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sdekit.brownian import Interval, RecordedBrownian
+from sdekit.doors import noise_event
+from sdekit.dynamics import SDE
+from sdekit.errors import SdekitError
+from sdekit.steppers.base import Stepper
+from sdekit.typing import Shape
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The normals of one sample in a run, in its order: for every interval m for W and, with Lévy areas, m for H.
+
+    Attributes:
+        intervals: What is drawn over, each in the direction of the run; no two overlap.
+        noise: Event shape of the noise, of m elements.
+        levy: Whether Lévy areas are drawn.
+    """
+
+    intervals: tuple[Interval, ...]
+    noise: torch.Size
+    levy: bool
+
+    @classmethod
+    def of(cls, sde: SDE, stepper: Stepper, times: Sequence[float], event_shape: Shape) -> Draws:
+        """What ``stepper`` draws on ``times``.
+
+        Raises:
+            SdekitError: two draws overlap, so that they are not independent.
+        """
+        prepared = stepper.prepare(sde, times)
+        one = torch.zeros(1, *event_shape, dtype=torch.float64)
+        noise = noise_event(sde, one, prepared, times[0])
+        intervals = tuple((s, t) for step in prepared.draws for s, t in step)
+        upwards = sorted((min(i), max(i)) for i in intervals)
+        for (_, end), (start, _) in pairwise(upwards):
+            if start < end:
+                raise SdekitError(
+                    f"{stepper.spec.name} draws twice over t = {start:g} … {end:g}: draws of a run must not overlap."
+                )
+        return cls(intervals, noise or torch.Size(), stepper.spec.increments == "space-time")
+
+    @property
+    def per_interval(self) -> int:
+        """Normals of one interval."""
+        return self.noise.numel() * (2 if self.levy else 1)
+
+    @property
+    def normals(self) -> int:
+        """Normals of the whole run."""
+        return len(self.intervals) * self.per_interval
+
+    def path(self, z: Tensor) -> RecordedBrownian | None:
+        """The Brownian path with these normals, shape (rows, n); None where nothing is drawn."""
+        if not self.intervals:
+            return None
+        upwards = sorted(range(len(self.intervals)), key=lambda k: min(self.intervals[k]))
+        nodes = sorted({t for i in self.intervals for t in i})
+        place = {low: j for j, low in enumerate(nodes)}
+        parts = z.reshape(len(z), len(self.intervals), -1, *self.noise)
+        w = z.new_zeros(len(nodes) - 1, len(z), *self.noise)
+        h = torch.zeros_like(w) if self.levy else None
+        for k in upwards:
+            s, t = self.intervals[k]
+            j = place[min(s, t)]
+            w[j] = parts[:, k, 0] * abs(t - s) ** 0.5
+            if h is not None:
+                # A path that is run backwards shows −H.
+                h[j] = parts[:, k, 1] * ((1.0 if s < t else -1.0) * (abs(t - s) / 12.0) ** 0.5)
+        return RecordedBrownian(nodes, w, h)
