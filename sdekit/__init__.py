@@ -1,6 +1,6 @@
 """sdekit: SDE solvers in PyTorch whose convergence is verified."""
 
-from sdekit import grids, metrics, problems, score, verify
+from sdekit import fokker_planck, grids, metrics, problems, score, verify
 from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
 from sdekit.driver import solve
 from sdekit.dynamics import sde
@@ -53,6 +53,7 @@ __all__ = [
     "SubVP",
     "__version__",
     "exact_score",
+    "fokker_planck",
     "grids",
     "metrics",
     "probability_flow",

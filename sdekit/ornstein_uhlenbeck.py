@@ -128,7 +128,7 @@ class OU(LinearProcess):
             theta, sigma = (torch.as_tensor(v, dtype=torch.float64) for v in (self.theta, self.sigma))
             factor, spread = torch.exp(-theta * h), sigma**2 * _decayed(2.0 * theta, h)
             return GaussianKernel(_operator(factor), self.shift(h), _operator(spread))
-        factor, spread = self._matrix_kernel(h)
+        factor, spread = matrix_kernel(*self._matrices(), h)
         mu = torch.as_tensor(self.mu, dtype=torch.float64)
         if mu.ndim == 0:
             mu = mu.expand(len(factor))
@@ -143,23 +143,6 @@ class OU(LinearProcess):
         theta = theta if theta.ndim == 2 else theta.reshape(-1) * eye
         sigma = sigma if sigma.ndim == 2 else sigma.reshape(-1) * eye
         return theta, sigma @ sigma.T
-
-    def _matrix_kernel(self, h: float) -> tuple[Tensor, Tensor]:
-        from scipy.linalg import expm  # scipy.linalg is half the import time of sdekit
-
-        theta, spread = self._matrices()
-        d = len(theta)
-        halvings = max(0, math.ceil(math.log2(max(1e-300, float(theta.abs().sum(1).max()) * h))))
-        block = torch.zeros(2 * d, 2 * d, dtype=torch.float64)
-        block[:d, :d], block[:d, d:], block[d:, d:] = theta, spread, -theta.T
-        # scipy's, not torch.linalg.matrix_exp, which loses four digits at norms near 0.05 (torch 2.13).
-        block = torch.from_numpy(expm((block * (h / 2**halvings)).numpy()))
-        factor = block[d:, d:].T
-        covariance = factor @ block[:d, d:]
-        for _ in range(halvings):
-            covariance = covariance + factor @ covariance @ factor.T
-            factor = factor @ factor
-        return factor, 0.5 * (covariance + covariance.T)
 
     def marginal(self, law: Law, t: float) -> Law:
         return self.transition(0.0, t).push(law)
@@ -187,6 +170,37 @@ class OU(LinearProcess):
         theta, spread = self._matrices()
         solution = solve_continuous_lyapunov(theta.numpy(), spread.numpy())
         return Gaussian(mean, torch.from_numpy(solution))
+
+
+def matrix_kernel(theta: Tensor, spread: Tensor, h: float) -> tuple[Tensor, Tensor]:
+    r"""Matrix and covariance of the kernel of $dx = -\Theta x\,dt + \Sigma\,dW$ over h.
+
+    Args:
+        theta: Θ, shape (d, d), float64.
+        spread: ΣΣᵀ, shape (d, d).
+        h: Time, ≥ 0.
+
+    Returns:
+        $e^{-\Theta h}$ and $Q_h$: Van Loan's block exponential over a time with $|\Theta| h \le 1$, then
+        $Q_{2h} = e^{-\Theta h} Q_h e^{-\Theta^\top h} + Q_h$. The block exponential alone overflows for stiff Θ and
+        long h.
+
+    References: [vanloan1978].
+    """
+    from scipy.linalg import expm  # scipy.linalg is half the import time of sdekit
+
+    d = len(theta)
+    halvings = max(0, math.ceil(math.log2(max(1e-300, float(theta.abs().sum(1).max()) * h))))
+    block = torch.zeros(2 * d, 2 * d, dtype=torch.float64)
+    block[:d, :d], block[:d, d:], block[d:, d:] = theta, spread, -theta.T
+    # scipy's, not torch.linalg.matrix_exp, which loses four digits at norms near 0.05 (torch 2.13).
+    block = torch.from_numpy(expm((block * (h / 2**halvings)).numpy()))
+    factor = block[d:, d:].T
+    covariance = factor @ block[:d, d:]
+    for _ in range(halvings):
+        covariance = covariance + factor @ covariance @ factor.T
+        factor = factor @ factor
+    return factor, 0.5 * (covariance + covariance.T)
 
 
 def _operator(value: Tensor) -> Operator:
