@@ -89,9 +89,10 @@ def solve(
     backwards = float(ts[-1]) < float(ts[0])
     clock, times = (Reflected(sde), (-ts).tolist()) if backwards else (sde, ts.tolist())
     event = initial.event_shape or torch.Size((1,))
-    edges = _edges(clock, initial, event, times, cells, domain, far)
     each = steps or math.ceil(_STEPS / max(1, len(times) - 1))
     fine = _refined(times, each)
+    scout = _refined(times, min(each, math.ceil(_SCOUT_STEPS / max(1, len(times) - 1))))
+    edges = _edges(clock, initial, event, scout, cells, domain, far)
     path = advance(clock, Mesh(edges, event), _masses(initial, edges), fine, _DAMPED)
     _check_ends(path, edges, fine, far)
     return Marginals(ts, torch.from_numpy(edges), torch.from_numpy(path[::each].copy()))
@@ -143,12 +144,11 @@ def _domain(sde: SDE, initial: Line, event: torch.Size, times: list[float]) -> t
     noise = coefficients(sde, times[0] + 0.5 * span[-1], np.array([mean]), event)[1][0]
     reach = 10.0 * sd + math.sqrt(2.0 * noise * span[-1]) + 1e-3 * abs(mean) + 1e-12
     low, high = mean - reach, mean + reach
-    coarse = _refined(times, math.ceil(_SCOUT_STEPS / max(1, len(times) - 1)))
     for _ in range(_ROUNDS):
         edges = np.linspace(low, high, _SCOUT_CELLS + 1)
         beyond = float(initial.cdf(torch.tensor(low).double())), float(initial.sf(torch.tensor(high).double()))
         if max(beyond) < _TAIL:
-            path = advance(sde, Mesh(edges, event), _masses(initial, edges), coarse, _DAMPED)
+            path = advance(sde, Mesh(edges, event), _masses(initial, edges), times, _DAMPED)
             beyond = float(path[:, :2].sum(1).max()), float(path[:, -2:].sum(1).max())
         if max(beyond) < _TAIL:
             return _trimmed(path, edges)
