@@ -18,17 +18,16 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from sdekit import random
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.laws import Empirical, Gaussian, GaussianMixture, Law
 from sdekit.metrics import gaussian, line
+from sdekit.metrics.projection import unit_directions
 from sdekit.metrics.samples import check_events, event_of, pair, points
 
 Method = Literal["gaussian", "quantile", "exact"]
 Operand: TypeAlias = Law | line.Quantiles | Tensor | Callable[[Tensor], Tensor]
 """A law, samples (n, \\*E), anything with 1-D quantiles, or a quantile function on (0, 1)."""
 
-STREAM_PROJECTION = 3 << 32
 _CHUNK = 2**24  # elements of one temporary
 
 
@@ -161,9 +160,7 @@ def sliced_wasserstein2(x: Tensor | Empirical, y: Tensor | Empirical, projection
     x, y = pair(x, y)
     if projections < 1:
         raise SdekitError(f"projections must be at least 1; got {projections}.")
-    keys = random.path_keys(seed, projections, x.device)
-    directions = random.normals(keys, x.shape[1:], stream=STREAM_PROJECTION)[0]
-    directions = directions / directions.norm(dim=1, keepdim=True)
+    directions = unit_directions(projections, x.shape[1], seed, x.device)
     some = max(1, _CHUNK // (len(x) + len(y)))
     squares = [line.squared_by_columns(x @ part.mT, y.to(x) @ part.mT) for part in torch.split(directions, some)]
     return math.sqrt(float(torch.cat(squares).mean()))
