@@ -22,6 +22,9 @@ by construction. Crank–Nicolson alone is positive while $h\,(r_i + l_i) \le 2$
 make a probability negative, its fluxes are limited towards those of implicit Euler, which is positive for every h
 (flux-corrected transport): this happens in the far tails, and the step stays conservative.
 
+The trapezoidal rule damps what is much faster than a step only slowly: towards an equilibrium take steps no longer than
+the relaxation that is looked at, or :func:`~sdekit.fokker_planck.stationary`.
+
 References: [scharfetter1969], [chang1970], [rannacher1984], [zalesak1979].
 """
 
