@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 import sdekit as sk
-from sdekit.metrics import energy_distance, hold
+from sdekit.metrics import energy_distance, hold, sliced_wasserstein2
 from sdekit.metrics.projection import projected, unit_directions
 from sdekit.metrics.quadratic_form import upper_tail
 
@@ -217,3 +217,18 @@ def test_the_energy_distance_of_samples_and_a_law():
         energy_distance(SPACE, SPACE.sample(10))
     with pytest.raises(sk.SdekitError, match="must be samples"):
         energy_distance(3.0, sample)
+
+
+def test_the_sliced_distance_of_laws_is_the_limit_of_many_samples():
+    other = sk.Gaussian([0.5, 0.0, 0.0], torch.diag(torch.tensor([1.0, 2.0, 0.5])).double())
+    far = sliced_wasserstein2(SPACE, other, 16, seed=2)
+    drawn = sliced_wasserstein2(SPACE.sample(100_000, seed=1), other.sample(100_000, seed=2), 16, seed=2)
+    assert far == pytest.approx(drawn, rel=0.03)  # se about 0.5 %
+    assert sliced_wasserstein2(SPACE.sample(20_000, seed=1), other, 4, seed=2) == pytest.approx(
+        sliced_wasserstein2(SPACE, other, 4, seed=2), rel=0.05
+    )
+    assert sliced_wasserstein2(other, other, 4) < 1e-15
+    shifted = other.affine(1.0, torch.tensor([3.0, 0.0, 4.0]))
+    assert sliced_wasserstein2(other, shifted, 400) == pytest.approx(5 / math.sqrt(3), rel=0.1)
+    with pytest.raises(sk.SdekitError, match="shapes differ"):
+        sliced_wasserstein2(SPACE, NORMAL)

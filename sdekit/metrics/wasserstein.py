@@ -21,7 +21,7 @@ from torch import Tensor
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.laws import Empirical, Gaussian, GaussianMixture, Law
 from sdekit.metrics import gaussian, line
-from sdekit.metrics.projection import unit_directions
+from sdekit.metrics.projection import projected, unit_directions
 from sdekit.metrics.samples import check_events, event_of, pair, points
 
 Method = Literal["gaussian", "quantile", "exact"]
@@ -85,7 +85,7 @@ def _default(a: Operand, b: Operand, event: torch.Size) -> Method:
         return "exact"
     raise SdekitError(
         f"W2 between {_kind(a)} and {_kind(b)} has no closed form in {event.numel()} dimensions: draw samples with "
-        "law.sample(n), or take the lower bound method='gaussian'."
+        "law.sample(n), or take a lower bound: sliced_wasserstein2, or method='gaussian'."
     )
 
 
@@ -137,15 +137,20 @@ def _optimal_transport(x: Tensor, y: Tensor) -> float:
     return math.sqrt(max(float(squared), 0.0))
 
 
-def sliced_wasserstein2(x: Tensor | Empirical, y: Tensor | Empirical, projections: int = 256, seed: int = 0) -> float:
+Projectable: TypeAlias = Tensor | Empirical | Gaussian | GaussianMixture
+"""Samples (n, \\*E), or a law whose projections are known."""
+
+
+def sliced_wasserstein2(x: Projectable, y: Projectable, projections: int = 256, seed: int = 0) -> float:
     r"""$\bigl( \tfrac1P \sum_i W_2(\theta_i \cdot x,\; \theta_i \cdot y)^2 \bigr)^{1/2}$, a lower bound of W2.
 
     The directions are uniform on the sphere and a function of the seed alone: every call with one seed and one
     dimension compares along the same ones.
 
     Args:
-        x: Samples, shape (n, \*E).
-        y: Samples, shape (m, \*E).
+        x: Samples, shape (n, \*E); or a Gaussian or a mixture, whose projections are exact (a mixture, or samples
+            against a law, costs an integral over quantiles in every direction).
+        y: Samples, shape (m, \*E), or such a law.
         projections: P, the number of directions.
         seed: Of the directions.
 
@@ -157,10 +162,29 @@ def sliced_wasserstein2(x: Tensor | Empirical, y: Tensor | Empirical, projection
 
     References: [bonneel2015].
     """
-    x, y = pair(x, y)
     if projections < 1:
         raise SdekitError(f"projections must be at least 1; got {projections}.")
+    if isinstance(x, Gaussian | GaussianMixture) or isinstance(y, Gaussian | GaussianMixture):
+        return _sliced_with_laws(x, y, projections, seed)
+    x, y = pair(x, y)
     directions = unit_directions(projections, x.shape[1], seed, x.device)
     some = max(1, _CHUNK // (len(x) + len(y)))
     squares = [line.squared_by_columns(x @ part.mT, y.to(x) @ part.mT) for part in torch.split(directions, some)]
     return math.sqrt(float(torch.cat(squares).mean()))
+
+
+def _sliced_with_laws(x: Projectable, y: Projectable, projections: int, seed: int) -> float:
+    """Direction by direction, since laws have no columns to sort."""
+    events = _event("x", x), _event("y", y)
+    check_events(*events)
+
+    def along(z: Projectable, direction: Tensor) -> Operand:
+        if isinstance(z, Gaussian | GaussianMixture):
+            return projected(z, direction)
+        return points("samples", z).cpu() @ direction
+
+    squares = [
+        wasserstein2(along(x, direction), along(y, direction)) ** 2
+        for direction in unit_directions(projections, events[0].numel(), seed)
+    ]
+    return math.sqrt(math.fsum(squares) / projections)
