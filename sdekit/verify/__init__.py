@@ -3,16 +3,19 @@
 from sdekit.problems.quantile_flow import mid_quantiles, quantile_flow
 from sdekit.verify.affine import AffineMap, affine_map, numerical_law, probe
 from sdekit.verify.convergence import law_error, order
+from sdekit.verify.multiplicative import LinearErrors, linear_errors
 from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.transport import Density1D, transported_law
 
 __all__ = [
     "AffineMap",
     "Density1D",
+    "LinearErrors",
     "OrderEstimate",
     "affine_map",
     "fit_order",
     "law_error",
+    "linear_errors",
     "mid_quantiles",
     "numerical_law",
     "order",
