@@ -2,17 +2,22 @@
 
 from sdekit.problems.quantile_flow import mid_quantiles, quantile_flow
 from sdekit.verify.affine import AffineMap, affine_map, numerical_law, probe
+from sdekit.verify.budget import ErrorBudget, error_budget
 from sdekit.verify.convergence import law_error, order
 from sdekit.verify.multiplicative import LinearErrors, linear_errors
 from sdekit.verify.order import OrderEstimate, fit_order
+from sdekit.verify.strong import StrongError, strong_error
 from sdekit.verify.transport import Density1D, transported_law
 
 __all__ = [
     "AffineMap",
     "Density1D",
+    "ErrorBudget",
     "LinearErrors",
     "OrderEstimate",
+    "StrongError",
     "affine_map",
+    "error_budget",
     "fit_order",
     "law_error",
     "linear_errors",
@@ -21,5 +26,6 @@ __all__ = [
     "order",
     "probe",
     "quantile_flow",
+    "strong_error",
     "transported_law",
 ]

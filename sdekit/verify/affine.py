@@ -99,8 +99,8 @@ def probe(
     if not residual <= _TOLERANCE * (1.0 if dtype == torch.float64 else 1e6):
         raise SdekitError(
             f"{name} was not affine on this problem: superposition fails by {residual:.2g} of the largest "
-            "state. numerical_law needs an affine drift (a Gaussian's exact score), additive noise and no clipping, nor "
-            "a step size or correction that is scaled by the norm of the state."
+            "state. numerical_law needs an affine drift (a Gaussian's exact score), additive noise, no clipping and no "
+            "step size or correction that is scaled by the norm of the state."
         )
     return AffineMap(constant, basis[:d].T.contiguous(), basis[d:].T.contiguous(), residual, event)
 

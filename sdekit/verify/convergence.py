@@ -1,4 +1,16 @@
-"""How far from the truth a solver is on a problem, and at what order it gets there."""
+r"""How far from the truth a solver is on a problem, and at what order it gets there.
+
+Four kinds of error, each measured by the sharpest route that the problem allows:
+
+- ``w2``, the distance of laws: by the affine probe, by quantiles of the exact flow, or by transport of the density.
+- ``ode``, the root mean square against the exact flow, over quantiles of the initial law.
+- ``strong``, the root mean square against the solution on the same path: by Itô's isometry on affine problems, by the
+  chaos expansion of linear ones, else on coupled paths.
+- ``weak``, errors of moments or smooth functionals: W2 on affine problems, moments of linear ones, else by the backward
+  recursion.
+
+Only coupled paths sample.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +33,16 @@ from sdekit.problems.quantile_flow import mid_quantiles
 from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.verify.affine import numerical_law
+from sdekit.verify.multiplicative import linear_errors
 from sdekit.verify.order import OrderEstimate, fit_order
+from sdekit.verify.strong import strong_error
 from sdekit.verify.transport import transported_law
 
-Kind = Literal["w2", "strong", "ode"]
-Method = Literal["affine", "flow", "transport"]
+Kind = Literal["w2", "strong", "weak", "ode"]
+Method = Literal["affine", "flow", "transport", "linear", "backward", "paths"]
 
 DEFAULT_STEPS = (16, 32, 64, 128, 256, 512)
-FLOOR: dict[Method, float] = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8}
+FLOOR: dict[Method, float] = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8, "linear": 1e-13, "backward": 1e-10}
 """Errors below these are round-off of the method that measures them."""
 _QUANTILES = 256
 
@@ -89,10 +103,11 @@ def order(
     Args:
         problem: From :func:`sdekit.problems.get`, or your own.
         stepper: A registry name or a stepper.
-        kind: ``w2``, from exact laws; ``ode``, from the exact flow; ``strong``, from coupled paths.
-        steps: Step counts, increasing; for ``strong`` each must divide the last.
-        samples: Paths, for ``strong``.
-        seed: Seed of the paths, for ``strong``.
+        kind: ``w2``, from exact laws; ``ode``, from the exact flow; ``strong``, on the same Brownian path; ``weak``,
+            from functionals of the law.
+        steps: Step counts, increasing; where ``strong`` needs coupled paths each must divide the last.
+        samples: Coupled paths.
+        seed: Their seed.
 
     Raises:
         SdekitError: an unknown kind, or a problem that lacks the exact answer which the kind needs.
@@ -100,15 +115,63 @@ def order(
     chosen = registry.get(stepper)
     if kind not in get_args(Kind):
         raise unknown_name("kind of order", kind, get_args(Kind))
-    if kind == "strong":
-        return _strong_order(problem, chosen, steps, samples, seed)
+    if kind == "strong" and strong_method(problem) == "paths":
+        return _order_on_paths(problem, chosen, steps, samples, seed)
     if kind == "ode":
         return fit_order(steps, [_flow_error(problem, chosen, problem.grid(n)) for n in steps], FLOOR["flow"])
-    floor = FLOOR[law_method(problem)]
-    return fit_order(steps, [law_error(problem, chosen, n) for n in steps], floor)
+    if kind == "w2":
+        return fit_order(steps, [law_error(problem, chosen, n) for n in steps], FLOOR[law_method(problem)])
+    error, method = (_strong_error, strong_method(problem)) if kind == "strong" else (_weak_error, weak_method(problem))
+    return fit_order(steps, [error(problem, chosen, n) for n in steps], FLOOR[method])
 
 
-def _strong_order(problem: Problem, stepper: Stepper, steps: Sequence[int], samples: int, seed: int) -> OrderEstimate:
+def strong_method(problem: Problem) -> Method:
+    """How strong errors are had: by Itô's isometry, by the chaos expansion of a linear SDE, or on coupled paths.
+
+    Raises:
+        SdekitError: none of the three applies.
+    """
+    if problem.affine and isinstance(problem.initial, Gaussian):
+        return "affine"
+    if problem.linear is not None:
+        return "linear"
+    if problem.path is not None:
+        return "paths"
+    raise SdekitError(f"The problem {problem.name!r} has no exact path, so no strong error.")
+
+
+def weak_method(problem: Problem) -> Method:
+    """How weak errors are had: from the exact law, from the moments of a linear SDE, or by the backward recursion.
+
+    Raises:
+        SdekitError: none of the three applies.
+    """
+    if problem.affine and problem.gaussian:
+        return "affine"
+    if problem.linear is not None:
+        return "linear"
+    return "backward"
+
+
+def _strong_error(problem: Problem, stepper: Stepper, steps: int) -> float:
+    if strong_method(problem) == "affine":
+        assert isinstance(problem.initial, Gaussian)
+        return strong_error(problem.sde, stepper, problem.grid(steps), problem.initial).error
+    found = linear_errors(problem, stepper, steps).strong
+    if found is None:
+        raise SdekitError(f"{stepper.spec.name} is a weak method: it follows no Brownian path; use kind='weak'.")
+    return found
+
+
+def _weak_error(problem: Problem, stepper: Stepper, steps: int) -> float:
+    if weak_method(problem) == "affine":
+        return law_error(problem, stepper, steps)
+    if weak_method(problem) == "linear":
+        return linear_errors(problem, stepper, steps).weak
+    raise SdekitError(f"The problem {problem.name!r} has no exact law, so no weak error.")
+
+
+def _order_on_paths(problem: Problem, stepper: Stepper, steps: Sequence[int], samples: int, seed: int) -> OrderEstimate:
     """Order of the root mean square error on paths that all step counts share."""
     if problem.path is None:
         raise SdekitError(f"The problem {problem.name!r} has no exact path, so no strong error.")
