@@ -36,9 +36,9 @@ Index = tuple[int, ...]
 """Degrees of the Hermite polynomials: of the z of every noise, then, with Lévy areas, of the z'."""
 
 _BITS = 192  # behind the binary point, beyond what cancels within the series
-_DEGREES = (4, 6, 8, 12, 16)  # up to which the coefficients are summed for the optimum
-_MOST = 1000  # coefficients
-_RELATIVE, _ABSOLUTE = 1e-12, 1e-29  # what the optimum may neglect of a mean square
+_DEGREES = (4, 6, 8, 10, 13, 17, 22)  # up to which the coefficients are summed for the optimum
+_MOST = 1001  # coefficients
+_RELATIVE, _ABSOLUTE = 1e-10, 1e-29  # what the optimum may neglect of a mean square
 
 
 @dataclass(frozen=True)

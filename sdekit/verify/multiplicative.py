@@ -59,8 +59,8 @@ class LinearErrors:
     Attributes:
         strong: $(E|Y - X|^2)^{1/2}$ on the Brownian path that drives the run; None for a weak method.
         weak: The largest entry of $|E[Y] - E[X]|$ and $|E[Y Y^\top] - E[X X^\top]|$.
-        optimum: The least strong error of any method with these draws; None for a weak method, and where the steps
-            are so large that its series has not converged after a thousand terms.
+        optimum: The least strong error of any method with these draws, to 1e-10; None for a weak method, and where
+            the steps are so large that its series has not converged after a thousand terms.
     """
 
     strong: float | None
