@@ -23,6 +23,7 @@ from sdekit.problems.base import LinearCoefficients, Problem
 from sdekit.steppers.base import ALL_NOISE, Spec, Step, StepMethod
 from sdekit.verify import fit_order, linear_errors
 from sdekit.verify.chaos import LinearStep
+from sdekit.verify.strong import strong_error
 
 STEPS = (16, 32, 64, 128, 256, 512)
 
@@ -305,20 +306,16 @@ def test_steps_of_several_lengths():
     assert found.weak == pytest.approx(weak, rel=1e-12)
 
 
-def test_additive_noise_from_a_random_start():
-    """dX = θ(μ − X) dt + s dW by Itô's isometry: kernels s e^{−θ(T−u)} and s (1 − θh)^{N−1−k}, and what W hides."""
-    theta, mu, s, n, law = 1.3, 0.7, 0.9, 6, sk.Gaussian([0.5], 0.25)
-    problem = linear([[-theta]], [[[0.0]]], law, a=[theta * mu], b=[[s]], kind="additive", end=2.0)
-    h, (nodes, weights) = 2.0 / n, np.polynomial.legendre.leggauss(20)
-    u = h * (np.arange(n)[:, None] + (nodes + 1) / 2)
-    kernel, drift = s * np.exp(-theta * (2.0 - u)), 1 - theta * h
-    step = s * drift ** np.arange(n - 1, -1, -1.0)[:, None]
-    gap = drift**n - np.exp(-theta * 2.0)
-    missed = (h / 2 * weights * (kernel - step) ** 2).sum()
-    means = kernel @ weights[:, None] / 2
-    found = linear_errors(problem, EULER, n)
-    assert found.strong == pytest.approx((gap**2 * ((0.5 - mu) ** 2 + 0.25) + missed) ** 0.5, rel=1e-12)
-    assert found.optimum == pytest.approx((h / 2 * weights * (kernel - means) ** 2).sum() ** 0.5, rel=1e-9)
+@pytest.mark.parametrize("stepper", [EULER, MilsteinLevy()])
+def test_additive_noise_from_a_random_start(stepper):
+    """Another engine knows the answer, by Itô's isometry."""
+    law = sk.Gaussian(torch.tensor([1.0, 0.5]).double(), torch.tensor([[0.3, 0.1], [0.1, 0.2]]).double())
+    noise = [[0.5, 0.1], [0, 0.7]]
+    problem = linear([[-1, 2], [-0.5, -0.3]], np.zeros((2, 2, 2)), law, a=[0.2, -0.1], b=noise, kind="additive", end=2)
+    for n in (4, 64):
+        found, wanted = linear_errors(problem, stepper, n), strong_error(problem.sde, stepper, problem.grid(n), law)
+        assert found.strong == pytest.approx(wanted.error, rel=1e-11)
+        assert found.optimum == pytest.approx(wanted.optimum, rel=1e-10)
 
 
 def test_the_optimum_under_multiplicative_noise():
@@ -458,6 +455,7 @@ class TwoSteps(sk.EulerMaruyama):
         (replace(ODE, grid=lambda n: torch.linspace(1, 0, n + 1)), "heun", "increasing times"),
         (replace(GBM, linear=GENERAL.linear), EULER, "for the 2 noises"),
         (linear([[0.0]], np.ones((11, 1, 1)), [1.0]), EULER, "fewer noises"),
+        (linear([[-900.0]], [[[1.0]]], [1.0]), EULER, "take more steps"),
         (COMMUTATIVE, "rk4", "cannot solve"),
     ],
 )

@@ -85,21 +85,26 @@ class LinearStep:
         degree at most the chaos itself. None where that is not small with a thousand coefficients.
         """
         point, total = self._point, self._square(self._point)
-        size = _size(total)
         for degree in _DEGREES:
             if comb(degree + self.normals, degree) > _MOST:
                 return None
             indices = [a for a in product(range(degree + 1), repeat=self.normals) if sum(a) <= degree]
             known = self._square(point, degree)
             hidden = known - self._squares(indices, self._coefficients(indices, point), point)
-            if _size(total - known) <= max(_RELATIVE * _size(hidden), _ABSOLUTE * size):
+            beyond, found, size = (_size(x, point) for x in (total - known, hidden, total))
+            if beyond <= max(_RELATIVE * found, _ABSOLUTE * size):
                 return _floats(hidden, point)
         return None
 
     @property
+    def length(self) -> float:
+        """A bound of log |Φ_λ(1)| for λ in the unit polydisc: how long the series are."""
+        return _norm(self.A) + 4.0 * sum(map(_norm, self.B))
+
+    @property
     def _point(self) -> int:
         """Binary digits behind the point: more where the series cancel."""
-        return _BITS + 3 * ceil(_norm(self.A) + 4.0 * sum(map(_norm, self.B)))
+        return _BITS + 3 * ceil(self.length)
 
     def _weight(self, index: Index) -> int:
         """The factor a!, with the squares of the √3 that the series leaves out."""
@@ -183,11 +188,11 @@ def _sum(parts: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     return total
 
 
-def _size(x: np.ndarray) -> int:
+def _size(x: np.ndarray, point: int) -> float:
     """Σ E[M_ij²], of E[M ⊗ M]."""
     n = round(len(x) ** 0.5)
     own = range(0, n * n, n + 1)
-    return int(x[np.ix_(own, own)].sum())
+    return float(_floats(x[np.ix_(own, own)], point).sum())
 
 
 def _norm(x: np.ndarray) -> float:

@@ -48,6 +48,7 @@ _POINTS = (4, 6, 9, 13)  # of the Gauss–Hermite rules, per normal, tried in tu
 _MOST_ROWS = 2_000_000
 _WITNESSES = 8
 _TOLERANCE = 1e-10  # of the witnesses, relative to the largest state
+_LONGEST = 200.0  # step, as LinearStep.length has it: seconds per step size, and growing as its square
 _NOTHING = 2e-15  # coefficients below this part of the largest are round-off
 _SEED = 20_260_211
 
@@ -82,7 +83,7 @@ def linear_errors(problem: Problem, stepper: str | Stepper, steps: int) -> Linea
     Raises:
         SdekitError: the problem is not linear or its grid decreases; the stepper cannot integrate it, or draws
             otherwise than once a step for every noise; a step is not linear in the state, is no polynomial of its
-            noise, or depends on the time or on the steps before.
+            noise, depends on the time or on the steps before, or is far longer than the times of the equation.
 
     References: [clarkcameron1980], [cameronmartin1944].
     """
@@ -101,7 +102,10 @@ def linear_errors(problem: Problem, stepper: str | Stepper, steps: int) -> Linea
     event = problem.initial.event_shape
     probes = {h: _Probe.of(problem.sde, chosen, h, event, len(B)) for h in kinds.values()}
     _same_in_a_run(problem.sde, chosen, times[:3], event, [probes[h] for h in equal[:2]])
-    moves = {h: _Move.of(p, LinearStep(h * A, h**0.5 * B, p.draws.levy)) for h, p in probes.items()}
+    exact = {h: LinearStep(h * A, h**0.5 * B, p.draws.levy) for h, p in probes.items()}
+    if (length := max(step.length for step in exact.values())) > _LONGEST:
+        raise SdekitError(f"A step has |hA| + 4 Σ |√h B_i| = {length:.3g}, above {_LONGEST:g}: take more steps.")
+    moves = {h: _Move.of(probes[h], step) for h, step in exact.items()}
     return _propagate([moves[h] for h in equal], _second_moment(problem), chosen.spec.increments != "three-point")
 
 
@@ -118,9 +122,9 @@ def _augmented(linear: LinearCoefficients) -> tuple[np.ndarray, np.ndarray]:
 def _second_moment(problem: Problem) -> np.ndarray:
     """E[X ⊗ X] at the start, of the augmented state."""
     law = problem.initial
-    mean = np.append(law.mean.double().reshape(-1).numpy(), 1.0)
+    mean = np.append(law.mean.double().cpu().reshape(-1).numpy(), 1.0)
     square = np.outer(mean, mean)
-    square[:-1, :-1] += law.covariance.double().numpy()
+    square[:-1, :-1] += law.covariance.double().cpu().numpy()
     return square.reshape(-1)
 
 
