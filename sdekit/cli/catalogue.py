@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from sdekit.cli import page
 from sdekit.cli.command import Command, choice
 from sdekit.errors import SdekitError, unknown_name
+from sdekit.verify.claims import fits, kinds, takes_eta
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sdekit.problems import Problem
     from sdekit.steppers import Spec, Stepper
 
 _CLASSES = ("linear-additive", "additive", "diagonal", "commutative", "general")
@@ -79,18 +79,8 @@ def problems_table() -> Table:
     rows = []
     for name, make in problems.PROBLEMS.items():
         problem = problems.get(name)
-        rows.append((name, problem.summary, "any" if _takes_eta(make) else "--", ", ".join(kinds(problem))))
+        rows.append((name, problem.summary, "any" if takes_eta(make) else "--", ", ".join(kinds(problem))))
     return page.table("problems", ("name", "what it is", "eta", "orders of"), rows)
-
-
-def kinds(problem: Problem) -> list[str]:
-    """The kinds of order that have an exact answer on a problem, the sharpest first."""
-    known = {"w2": problem.law, "ode": problem.flow, "strong": problem.path}
-    return [kind for kind, answer in known.items() if answer is not None]
-
-
-def _takes_eta(make: Callable[..., Problem]) -> bool:
-    return "eta" in inspect.signature(make).parameters
 
 
 def processes_table() -> Table:
@@ -199,22 +189,10 @@ def _problem_for(stepper: Stepper) -> tuple[str, str] | None:
     from sdekit import problems
 
     for name, make in problems.PROBLEMS.items():
-        for eta in (0.0, 1.0) if _takes_eta(make) else (None,):
+        for eta in (0.0, 1.0) if takes_eta(make) else (None,):
             if fits(stepper, problems.get(name, **({} if eta is None else {"eta": eta}))):
                 return name, f" --eta {eta:g}" if eta else ""
     return None
-
-
-def fits(stepper: Stepper, problem: Problem) -> bool:
-    """Whether a stepper can be bound to a problem."""
-    from sdekit.steppers import registry
-
-    try:
-        registry.check(stepper, problem.sde)
-        stepper.prepare(problem.sde, problem.grid(2).tolist())
-    except SdekitError:
-        return False
-    return True
 
 
 def _problem_page(name: str) -> Iterable[str]:
@@ -234,7 +212,7 @@ def _problem_page(name: str) -> Iterable[str]:
             ("times", f"{float(nodes[0]):g} → {float(nodes[-1]):g}"),
             ("state", f"shape {tuple(problem.initial.event_shape)}"),
             ("noise", f"{problem.sde.noise_type}, {problem.sde.calculus}"),
-            ("takes --eta", "yes (default 0, the probability flow)" if _takes_eta(make) else "no"),
+            ("takes --eta", "yes (default 0, the probability flow)" if takes_eta(make) else "no"),
             ("orders of", ", ".join(kinds(problem))),
         ]
     )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdekit.cli import page
-from sdekit.cli.catalogue import kinds
 from sdekit.cli.command import Command, choice, count, counts, number, seed
 from sdekit.errors import SdekitError
 
@@ -26,6 +25,7 @@ _MEANING = {
     "w2": "W2 between the law that the solver produces and the exact one; no sampling",
     "ode": "root mean square error against the exact flow, over quantiles",
     "strong": "root mean square error against the exact solution on the same paths",
+    "weak": "error of moments or smooth functionals; no sampling",
 }
 
 
@@ -74,13 +74,6 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def declared_order(spec: Spec, problem: Problem, kind: str) -> float | None:
-    """The order that a stepper declares for a problem of this class; None if it declares none."""
-    if problem.sde.noise_type == "none" or kind == "ode":
-        return spec.ode
-    return (spec.strong if kind == "strong" else spec.weak).get(problem.noise_class)
-
-
 def run(options: argparse.Namespace) -> int:
     """Measure, print, and compare with what is declared."""
     import torch
@@ -88,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     from sdekit import problems
     from sdekit.steppers import registry
     from sdekit.verify import order
+    from sdekit.verify.claims import declared_order
 
     problem = problems.get(options.problem, **({} if options.eta is None else {"eta": options.eta}))
     steppers = [registry.get(name) for name in dict.fromkeys(options.steppers)]
@@ -100,7 +94,8 @@ def run(options: argparse.Namespace) -> int:
     with torch.no_grad():
         for stepper in steppers:
             estimate = order(problem, stepper, kind, options.steps, samples=options.samples, seed=options.seed)
-            results.append(Result(stepper.spec, estimate, declared_order(stepper.spec, problem, kind)))
+            fact = declared_order(stepper.spec, problem, kind)
+            results.append(Result(stepper.spec, estimate, None if fact is None else fact[1]))
     eta = getattr(problem.sde, "eta", None)
     if options.json:
         found = {"problem": problem.name, "eta": eta, "kind": kind, "results": [r.as_json() for r in results]}
@@ -112,7 +107,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _kind(asked: str | None, problem: Problem) -> Any:
     """The kind of order to measure: the one asked for, or the sharpest that the problem has an answer for."""
-    known = kinds(problem)
+    from sdekit.verify.claims import kinds
+
+    known: list[str] = [*kinds(problem)]
     if asked is None:
         return known[0]
     if asked not in known:
@@ -192,7 +189,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--kind",
         type=choice("kind of order", lambda: _MEANING),
         metavar="KIND",
-        help="w2, of laws; ode, against the exact flow; strong, on shared paths (default: the first that is known)",
+        help="w2, of laws; ode, against the exact flow; strong, on the same paths; weak, of functionals "
+        "(default: the first that is known)",
     )
     parser.add_argument(
         "--samples", type=count, default=4096, metavar="N", help="paths, for strong (default: %(default)s)"

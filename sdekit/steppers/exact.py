@@ -25,7 +25,7 @@ from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
 from sdekit.laws import Gaussian
-from sdekit.linear import GaussianKernel, LinearProcess, Operator
+from sdekit.linear import GaussianKernel, LinearProcess, Operator, apply_operator, operator_root
 from sdekit.reverse import Reverse
 from sdekit.steppers.base import Memory, Prepared, Spec, Stepper
 
@@ -54,18 +54,26 @@ class ExactLinear(Stepper):
     )
 
     def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
-        kernel = _kernel_of(sde)
-        steps = list(pairwise(times))
-        noisy = sde.noise_type != "none"
+        kernel, noisy = _kernel_of(sde), sde.noise_type != "none"
+        # All that a run needs of them is known before it starts: a step is two products, and can be traced.
+        kernels = [kernel(s, t) for s, t in pairwise(times)]
+        spreads = [_spread(sde, k, abs(t - s)) for k, (s, t) in zip(kernels, pairwise(times), strict=True) if noisy]
 
         def advance(k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
-            s, t = steps[k]
-            step = kernel(s, t)
-            if not noisy:
-                return step.mean(x), None
-            return step.sample(x, increments[0].w * abs(t - s) ** -0.5), None
+            moved = kernels[k].mean(x)
+            return (moved + apply_operator(spreads[k], increments[0].w) if noisy else moved), None
 
-        return Prepared([[step] if noisy else [] for step in steps], advance, noise_like_state=True)
+        return Prepared([[step] if noisy else [] for step in pairwise(times)], advance, noise_like_state=True)
+
+
+def _spread(sde: SDE, kernel: GaussianKernel, h: float) -> Operator:
+    """What multiplies an increment over h: the root of the covariance over √h."""
+    covariance = kernel.covariance
+    if isinstance(covariance, float):
+        return operator_root(covariance, ()) * h**-0.5
+    law = sde.score.law if isinstance(sde, Reverse) else None
+    # A process that acts on events of more than one dimension is a factor; a reverse one may be a diagonal of them.
+    return operator_root(covariance, covariance.shape[:1] if law is None else law.event_shape) * h**-0.5
 
 
 def _kernel_of(sde: SDE) -> Kernel:

@@ -5,7 +5,8 @@ Four kinds of error, each measured by the sharpest route that the problem allows
 - ``w2``, the distance of laws: by the affine probe, by quantiles of the exact flow, or by transport of the density.
 - ``ode``, the root mean square against the exact flow, over quantiles of the initial law.
 - ``strong``, the root mean square against the solution on the same path: by Itô's isometry on affine problems, by the
-  chaos expansion of linear ones, else on coupled paths.
+  chaos expansion of linear ones, else on coupled paths; where the solution on a path is not known, by how far the state
+  moves when the steps are halved, which falls with the same order.
 - ``weak``, errors of moments or smooth functionals: W2 on affine problems, moments of linear ones, else by the backward
   recursion.
 
@@ -39,7 +40,7 @@ from sdekit.verify.strong import strong_error
 from sdekit.verify.transport import transported_law
 
 Kind = Literal["w2", "strong", "weak", "ode"]
-Method = Literal["affine", "flow", "transport", "linear", "backward", "paths"]
+Method = Literal["affine", "flow", "transport", "linear", "backward", "paths", "doubling"]
 
 DEFAULT_STEPS = (16, 32, 64, 128, 256, 512)
 FLOOR: dict[Method, float] = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8, "linear": 1e-13, "backward": 1e-10}
@@ -115,7 +116,7 @@ def order(
     chosen = registry.get(stepper)
     if kind not in get_args(Kind):
         raise unknown_name("kind of order", kind, get_args(Kind))
-    if kind == "strong" and strong_method(problem) == "paths":
+    if kind == "strong" and strong_method(problem) in ("paths", "doubling"):
         return _order_on_paths(problem, chosen, steps, samples, seed)
     if kind == "ode":
         return fit_order(steps, [_flow_error(problem, chosen, problem.grid(n)) for n in steps], FLOOR["flow"])
@@ -129,15 +130,15 @@ def strong_method(problem: Problem) -> Method:
     """How strong errors are had: by Itô's isometry, by the chaos expansion of a linear SDE, or on coupled paths.
 
     Raises:
-        SdekitError: none of the three applies.
+        SdekitError: the problem has no noise.
     """
+    if problem.sde.noise_type == "none":
+        raise SdekitError(f"The problem {problem.name!r} has no noise: use kind='ode' or kind='w2'.")
     if problem.affine and isinstance(problem.initial, Gaussian):
         return "affine"
     if problem.linear is not None:
         return "linear"
-    if problem.path is not None:
-        return "paths"
-    raise SdekitError(f"The problem {problem.name!r} has no exact path, so no strong error.")
+    return "doubling" if problem.path is None else "paths"
 
 
 def weak_method(problem: Problem) -> Method:
@@ -150,7 +151,9 @@ def weak_method(problem: Problem) -> Method:
         return "affine"
     if problem.linear is not None:
         return "linear"
-    return "backward"
+    if problem.weak is not None:
+        return "backward"
+    raise SdekitError(f"The problem {problem.name!r} has no functionals with exact means, so no weak error.")
 
 
 def _strong_error(problem: Problem, stepper: Stepper, steps: int) -> float:
@@ -173,23 +176,16 @@ def _weak_error(problem: Problem, stepper: Stepper, steps: int) -> float:
 
 def _order_on_paths(problem: Problem, stepper: Stepper, steps: Sequence[int], samples: int, seed: int) -> OrderEstimate:
     """Order of the root mean square error on paths that all step counts share."""
-    if problem.path is None:
-        raise SdekitError(f"The problem {problem.name!r} has no exact path, so no strong error.")
     x = problem.initial.sample(samples, seed=seed)
-    finest = problem.grid(steps[-1])
+    doubling = problem.path is None
+    counts = [*steps, 2 * steps[-1]] if doubling else list(steps)
+    finest = problem.grid(counts[-1])
     event = noise_event(problem.sde, x, stepper.prepare(problem.sde, finest.tolist()), float(finest[0]))
     levy = "space-time" if stepper.spec.increments == "space-time" else problem.levy
     path = BrownianGrid.on(finest, (samples, *(event or ())), seed=random.key(seed, 1), levy=levy)
-    exact = problem.path(x, path)
-    squares = torch.stack(
-        [
-            (solve(problem.sde, x, problem.grid(n), stepper, noise=path).check().final - exact)
-            .flatten(1)
-            .square()
-            .sum(1)
-            for n in steps
-        ]
-    )
+    runs = [solve(problem.sde, x, problem.grid(n), stepper, noise=path).check().final for n in counts]
+    truths = runs[1:] if problem.path is None else [problem.path(x, path)] * len(runs)
+    squares = torch.stack([(a - b).flatten(1).square().sum(1) for a, b in zip(runs, truths, strict=False)])
     if problem.unresolved is not None:
         squares = squares + problem.unresolved(path.times)
     mean = squares.mean(1)

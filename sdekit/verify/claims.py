@@ -1,0 +1,205 @@
+"""What a stepper's Spec claims, problem by problem, and what was measured.
+
+A :class:`Claim` says: on this problem, this kind of error falls with that order. The claims of a stepper follow from
+its :class:`~sdekit.steppers.Spec` and the library of problems: every problem that it can integrate, every kind of error
+that has an exact answer there. A claim holds if the measured order reaches the declared one. It may exceed it, for some
+problems are superconvergent; but for every declared fact there has to be a problem on which the order is sharp.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from sdekit import problems
+from sdekit.errors import SdekitError
+from sdekit.laws import Gaussian
+from sdekit.problems.base import Problem
+from sdekit.steppers import registry
+from sdekit.steppers.base import Spec, Stepper
+from sdekit.verify.convergence import Kind, law_method, order, strong_method, weak_method
+from sdekit.verify.order import OrderEstimate
+
+TOLERANCE = 0.05
+"""How far a measured order may fall short of a declared one, beyond its uncertainty."""
+
+_ETAS = (0.0, 0.5, 1.0, 1.5)
+_LADDERS: dict[str, tuple[int, ...]] = {
+    "affine": (32, 64, 128, 256, 512),
+    "isometry": (16, 32, 64, 128, 256),
+    "flow": (32, 64, 128, 256, 512),
+    "transport": (16, 32, 64, 128, 256),
+    "linear": (16, 32, 64, 128, 256),
+    "backward": (16, 32, 64, 128),
+    "paths": (16, 32, 64, 128, 256, 512),
+    "doubling": (8, 16, 32, 64, 128),
+}
+_EXACT_LADDER = (1, 4, 64)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A declared order on a problem.
+
+    Attributes:
+        kind: Of error.
+        problem: Name in the library.
+        eta: Of a generation problem; None elsewhere.
+        fact: The field of the Spec, such as ``weak/additive``.
+        declared: The order; infinite for a method that is exact.
+        method: How the error is had.
+        jagged: Whether steps are in the ratio 1 : 3 : 2 instead of smooth.
+    """
+
+    kind: Kind
+    problem: str
+    eta: float | None
+    fact: str
+    declared: float
+    method: str
+    jagged: bool = False
+
+    @property
+    def name(self) -> str:
+        """Such as ``w2/vp-gaussian/eta=0.5``."""
+        eta = "" if self.eta is None else f"/eta={self.eta:g}"
+        return f"{self.kind}/{self.problem}{eta}" + ("/jagged" if self.jagged else "")
+
+    def make(self) -> Problem:
+        """The problem."""
+        found = problems.get(self.problem, **({} if self.eta is None else {"eta": self.eta}))
+        return replace(found, grid=functools.partial(_jagged, found.grid)) if self.jagged else found
+
+    def measure(self, stepper: str | Stepper, steps: Sequence[int] | None = None) -> OrderEstimate:
+        """The order that the stepper has.
+
+        Args:
+            stepper: A registry name or a stepper.
+            steps: Step counts; by default those that suit the method.
+        """
+        if steps is None:
+            steps = _EXACT_LADDER if math.isinf(self.declared) else _LADDERS[self.method]
+            steps = tuple(3 * n // 2 for n in steps) if self.jagged else steps
+        with torch.no_grad():
+            return order(self.make(), stepper, self.kind, steps)
+
+    def holds(self, estimate: OrderEstimate) -> bool:
+        """Whether the declared order was reached; infinity is an error of round-off at every level."""
+        if math.isinf(self.declared):
+            return estimate.exact
+        return estimate.exact or estimate.order >= self.declared - TOLERANCE - 2.0 * estimate.uncertainty
+
+    def sharp(self, estimate: OrderEstimate) -> bool:
+        """Whether the order is the declared one, and no higher."""
+        return self.holds(estimate) and (math.isinf(self.declared) or estimate.consistent_with(self.declared))
+
+
+def declared_order(spec: Spec, problem: Problem, kind: str) -> tuple[str, float] | None:
+    """The fact of a Spec that speaks of this problem, and the order that it states; None if there is none."""
+    if problem.sde.noise_type == "none" or kind == "ode":
+        return None if spec.ode is None else ("ode", spec.ode)
+    facts = "strong" if kind == "strong" else "weak"
+    found = (spec.strong if kind == "strong" else spec.weak).get(problem.noise_class)
+    return None if found is None else (f"{facts}/{problem.noise_class}", found)
+
+
+def kinds(problem: Problem) -> list[Kind]:
+    """The kinds of order that have an exact answer on a problem, the sharpest first."""
+    found: list[Kind] = []
+    for kind, method in (("w2", law_method), ("ode", _flow), ("strong", strong_method), ("weak", weak_method)):
+        try:
+            method(problem)
+        except SdekitError:
+            continue
+        found.append(kind)  # type: ignore[arg-type]
+    return found
+
+
+def _flow(problem: Problem) -> None:
+    if problem.flow is None:
+        raise SdekitError(f"The problem {problem.name!r} has no exact flow.")
+
+
+def fits(stepper: Stepper, problem: Problem) -> bool:
+    """Whether a stepper can be bound to a problem."""
+    try:
+        registry.check(stepper, problem.sde)
+        stepper.prepare(problem.sde, problem.grid(2).tolist())
+    except SdekitError:
+        return False
+    return True
+
+
+def takes_eta(make: Callable[..., Problem]) -> bool:
+    """Whether a maker of problems takes η."""
+    return "eta" in inspect.signature(make).parameters
+
+
+def claims(stepper: str | Stepper) -> list[Claim]:
+    """All that a stepper's Spec says of the problems in the library.
+
+    Args:
+        stepper: A registry name or a stepper.
+    """
+    chosen = registry.get(stepper)
+    return [claim for name, eta, problem in subjects(chosen) for claim in _about(chosen.spec, name, eta, problem)]
+
+
+def subjects(stepper: Stepper) -> Iterator[tuple[str, float | None, Problem]]:
+    """The problems that a stepper can integrate, with their η."""
+    for name, make in problems.PROBLEMS.items():
+        for eta in _ETAS if takes_eta(make) else (None,):
+            problem = problems.get(name, **({} if eta is None else {"eta": eta}))
+            if fits(stepper, problem):
+                yield name, eta, problem
+
+
+def _about(spec: Spec, name: str, eta: float | None, problem: Problem) -> Iterator[Claim]:
+    """The claims on one problem."""
+    for kind in kinds(problem):
+        found = declared_order(spec, problem, kind)
+        method = _method(spec, problem, kind, eta)
+        if found is None or method is None:
+            continue
+        fact, declared = found
+        if not math.isinf(declared) or fact == "weak/linear-additive" or isinstance(problem.law, Gaussian):
+            yield Claim(kind, name, eta, fact, declared, method)
+        if kind == "w2" and method == "affine" and eta in (0.0, 1.0) and not math.isinf(declared):
+            yield Claim(kind, name, eta, fact, declared, method, jagged=True)
+
+
+def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str | None:
+    """How this error of such a stepper is had; None where it is not, or where another kind says the same."""
+    silent = problem.sde.noise_type == "none"
+    if kind == "ode":
+        return "flow"
+    if kind == "w2":
+        method = law_method(problem)
+        if method == "affine" and spec.increments == "three-point" and not silent:
+            return None
+        if method == "flow" or (method == "transport" and (silent or spec.increments != "w" or eta == 0.5)):
+            return None
+        return method
+    if silent:
+        return None
+    if kind == "strong":
+        if spec.increments == "three-point":
+            return None
+        method = strong_method(problem)
+        if method == "doubling" and eta not in (None, 1.0):
+            return None
+        return "isometry" if method == "affine" else method
+    method = weak_method(problem)
+    return None if method == "affine" else method
+
+
+def _jagged(grid: Callable[[int], Tensor], steps: int) -> Tensor:
+    """Steps as 1 : 3 : 2, taken out of a grid with twice as many; ``steps`` is a multiple of 3."""
+    return grid(2 * steps)[[0, *accumulate((1, 3, 2) * (steps // 3))]]

@@ -1,0 +1,235 @@
+"""What every stepper must do, whatever its order: count, batch, dtype, direction, limits, gradients, tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdekit import random
+from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
+from sdekit.doors import noise_event
+from sdekit.driver import solve
+from sdekit.dynamics import GeneralSDE, Reflected, noise_shape, times_noise
+from sdekit.problems.base import Problem
+from sdekit.reverse import Reverse
+from sdekit.solution import Solution
+from sdekit.steppers.base import StepMethod, Stepper
+from sdekit.verify.claims import subjects
+from sdekit.verify.conformance.outcome import Check, require
+
+_SEED = 20_260_301
+_BATCH, _STEPS = 6, 7
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A stepper on a problem that it can integrate."""
+
+    stepper: Stepper
+    name: str
+    problem: Problem
+    device: str
+
+    def start(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """A few initial states."""
+        return self.problem.initial.sample(_BATCH, seed=_SEED).to(self.device, dtype)
+
+    def grid(self, steps: int = _STEPS) -> Tensor:
+        """Few, large steps."""
+        return self.problem.grid(steps)
+
+    def run(self, x: Tensor, grid: Tensor | None = None, **options: Any) -> Solution:
+        """A run with seeded noise."""
+        noise = None if self.silent else _SEED
+        times = self.grid() if grid is None else grid
+        return solve(self.problem.sde, x, times, self.stepper, **{"noise": noise, **options})
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is no noise."""
+        return self.problem.sde.noise_type == "none"
+
+
+def checks(stepper: Stepper, backend: str, device: str) -> Iterator[Check]:
+    """The checks of behaviour, on one problem of each kind that the stepper integrates."""
+    for subject in _subjects(stepper, device):
+        for check in (_evaluations, _batch, _precision, _repeated_times, _small_steps, _gradient):
+            yield Check(f"{check.__name__[1:]}/{subject.name}", partial(check, subject))
+        if isinstance(stepper, StepMethod):
+            yield Check(f"reflection/{subject.name}", partial(_reflection, subject))
+        yield Check(f"trace/{subject.name}", partial(_trace, subject, backend))
+
+
+def _subjects(stepper: Stepper, device: str) -> list[Subject]:
+    """One problem for each (noise, calculus, way back or not, affine or not) that the stepper takes."""
+    found: dict[object, Subject] = {}
+    for name, eta, problem in subjects(stepper):
+        reverse, sde = isinstance(problem.sde, Reverse), problem.sde
+        kind = (sde.noise_type, sde.calculus, reverse, problem.affine)
+        at = name if eta is None else f"{name}/eta={eta:g}"
+        found.setdefault(kind, Subject(stepper, at, problem, device))
+    return list(found.values())
+
+
+def _evaluations(subject: Subject) -> str:
+    """A step costs what is declared, from the second on; the first may cost more (a starting procedure)."""
+    x, declared = subject.start(), subject.stepper.spec.evaluations
+    few, many = (subject.run(x, subject.grid(n)).stats for n in (4, 9))
+    calls = [
+        s.score_evaluations if isinstance(subject.problem.sde, Reverse) else s.drift_evaluations for s in (few, many)
+    ]
+    require(
+        calls[1] - calls[0] == 5 * declared, f"5 more steps cost {calls[1] - calls[0]} evaluations, not 5 × {declared}"
+    )
+    require(calls[0] >= 4 * declared, f"4 steps cost {calls[0]} evaluations: fewer than 4 × {declared}")
+    return f"{declared} a step"
+
+
+def _batch(subject: Subject) -> str:
+    """A sample is the same, to the last bit, alone, in another order and in another batch."""
+    x = subject.start()
+    whole = subject.run(x).final
+    order = [4, 1, 5, 0]
+    part = subject.run(x[order], paths=None if subject.silent else order).final
+    alone = subject.run(x[3:4], paths=None if subject.silent else [3]).final
+    off = max(float((part - whole[order]).abs().max()), float((alone - whole[3:4]).abs().max()))
+    require(off == 0.0, f"a sample changes by {off:.2g} with its batch")
+    return "bitwise the same in any batch"
+
+
+def _precision(subject: Subject) -> str:
+    """The state keeps its dtype and device, and float32 is float64 to its rounding."""
+    exact, x = subject.run(subject.start()).final, subject.start(torch.float32)
+    found = subject.run(x).final
+    require(found.dtype == torch.float32, f"a float32 state becomes {found.dtype}")
+    require(found.device == x.device, f"a state on {x.device} ends on {found.device}")
+    off = float((found.double() - exact).abs().max() / exact.abs().max())
+    require(off < 2e-4, f"float32 differs from float64 by {off:.2g}")
+    return f"float32 within {off:.1g}"
+
+
+def _repeated_times(subject: Subject) -> str:
+    """A time that stands twice in a grid changes nothing and costs nothing."""
+    x, grid = subject.start(), subject.grid()
+    doubled = torch.cat([grid[:1], grid[:3], grid[2:], grid[-1:]])
+    once, twice = subject.run(x, grid), subject.run(x, doubled)
+    require(bool(twice.final.isfinite().all()), "a repeated time gives NaN or Inf")
+    require(torch.equal(once.final, twice.final), "a repeated time changes the result")
+    costs = [(s.stats.drift_evaluations, s.stats.score_evaluations) for s in (once, twice)]
+    require(costs[0] == costs[1], f"a repeated time costs evaluations: {costs[0]} become {costs[1]}")
+    return "a repeated time is no step"
+
+
+def _small_steps(subject: Subject) -> str:
+    """As h → 0 a step is f h + G ΔW: the mean over ±ΔW gives the drift, the difference the diffusion."""
+    problem, x = subject.problem, subject.start()
+    grid = subject.grid(4)
+    s, span = float(grid[1]), float(grid[-1] - grid[0])
+    h = 1e-6 * span
+    times = torch.tensor([s, s + h], dtype=torch.float64)
+    backwards = h < 0
+    sde = Reflected(problem.sde) if backwards else problem.sde
+    clock = -s if backwards else s
+    drift = sde.drift(clock, x)
+    if subject.silent:
+        moved = (subject.run(x, times).final - x) / abs(h)
+        off = _relative(moved, drift)
+        require(off < 1e-3, f"(x₁ − x₀)/h is not the drift: off by {off:.2g}")
+        return f"drift within {off:.1g}"
+    event = noise_event(problem.sde, x, subject.stepper.prepare(problem.sde, times.tolist()), s) or torch.Size()
+    kick = abs(h) ** 0.5 * torch.ones(1, _BATCH, *event, dtype=x.dtype, device=x.device)
+    if len(event) and event.numel() > 1:
+        kick = kick * (torch.arange(event.numel(), device=x.device) % 2).mul(2.0).sub(1.0).reshape(event)
+    ends = []
+    for sign in (1.0, -1.0):
+        quiet = torch.zeros_like(kick) if subject.stepper.spec.increments == "space-time" else None
+        path = RecordedBrownian(times, sign * kick, quiet)
+        ends.append(solve(problem.sde, x, times, subject.stepper, noise=path).final)
+    mean, half = (ends[0] + ends[1]) / 2 - x, (ends[0] - ends[1]) / 2
+    g, noises = sde.diffusion(clock, x), noise_shape(problem.sde, s, x)
+    if noises == event:
+        off = _relative(half, times_noise(g, kick[0]))
+        require(off < 2e-3, f"the noise of a small step is not G ΔW: off by {off:.2g}")
+    if problem.noise_class in ("general", "commutative"):
+        return "G ΔW"  # with several noises, what is left of ΔW ΔWᵀ − h does not vanish in the mean of two signs
+    off = _relative(mean / abs(h), drift)
+    require(off < 2e-3, f"the mean of a small step is not the drift: off by {off:.2g}")
+    return f"f h + G ΔW within {off:.1g}"
+
+
+def _relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
+
+
+def _gradient(subject: Subject) -> str:
+    """Autograd through three steps agrees with differences."""
+    x, grid = subject.start()[:2], subject.grid(3)
+    weights = random.normals(random.path_keys(_SEED, 2), x.shape[1:], stream=random.STREAM_LAW)[0].to(x)
+
+    def value(y: Tensor) -> Tensor:
+        return (subject.run(y, grid).final * weights).sum()
+
+    (slope,) = torch.autograd.grad(value(start := x.clone().requires_grad_()), start)
+    direction, step = weights / weights.norm(), 1e-5 * float(x.norm())
+    with torch.no_grad():
+        difference = float(value(x + step * direction) - value(x - step * direction)) / (2 * step)
+    found = float((slope * direction).sum())
+    off = abs(found - difference) / max(abs(difference), 1e-6 * float(slope.norm()), 1e-12)
+    require(off < 1e-5, f"the gradient {found:.6g} is not the difference quotient {difference:.6g}")
+    return f"gradient within {off:.1g}"
+
+
+def _reflection(subject: Subject) -> str:
+    """A problem told in the clock −t, on the mirrored grid and path, has the same solution to the last bit."""
+    sde, grid = subject.problem.sde, subject.grid()
+    told = GeneralSDE(sde.drift, sde.diffusion, sde.noise_type, sde.calculus, "either")
+    mirror = Reflected(told)
+    again = GeneralSDE(mirror.drift, mirror.diffusion, sde.noise_type, sde.calculus, "either")
+    x = subject.start()
+    there = back = None
+    if not subject.silent:
+        shape = (_BATCH, *noise_shape(sde, float(grid[0]), x))
+        levy = "space-time" if subject.stepper.spec.increments == "space-time" else "none"
+        path = BrownianGrid.on(grid, shape, seed=_SEED, levy=levy, device=x.device)
+        drawn = [path.increment(min(i), max(i)) for i in _pairs(grid)]
+        w = torch.stack([i.w for i in drawn])
+        h = None if levy == "none" else torch.stack([i.h for i in drawn if i.h is not None])
+        there, back = RecordedBrownian(grid, w, h), RecordedBrownian(-grid, w, None if h is None else -h)
+    a = solve(told, x, grid, subject.stepper, noise=there).final
+    b = solve(again, x, -grid, subject.stepper, noise=back).final
+    off = float((a - b).abs().max())
+    require(off == 0.0, f"told in the clock −t the solution differs by {off:.2g}")
+    return "the same in the clock −t"
+
+
+def _pairs(grid: Tensor) -> list[Sequence[float]]:
+    times = grid.tolist()
+    return [times[i : i + 2] for i in range(len(times) - 1)]
+
+
+def _trace(subject: Subject, backend: str) -> str:
+    """One step is one graph, without breaks, and compiled it does the same."""
+    problem, x = subject.problem, subject.start()
+    times = subject.grid().tolist()
+    prepared = subject.stepper.prepare(problem.sde, times)
+    event = noise_event(problem.sde, x, prepared, times[0]) or torch.Size()
+    count = len(prepared.draws[0])
+    keys = random.path_keys(_SEED, _BATCH, x.device)
+    z = random.normals(keys, event, stream=random.STREAM_STEP, count=2 * max(1, count), dtype=x.dtype) * 0.1
+    levy = subject.stepper.spec.increments == "space-time"
+
+    def step(y: Tensor, w: Tensor) -> Tensor:
+        drawn = tuple(Increment(w[2 * i], w[2 * i + 1] if levy else None) for i in range(count))
+        return prepared.advance(0, y, drawn, None)[0]
+
+    torch.compiler.reset()
+    with torch.no_grad():
+        compiled = torch.compile(step, backend=backend, fullgraph=True)(x, z)
+        off = _relative(compiled, step(x, z))
+    require(off < 1e-10, f"the compiled step differs by {off:.2g}")
+    return f"one graph ({backend})"
