@@ -6,13 +6,35 @@ from collections.abc import Callable
 from functools import partial
 
 from sdekit.errors import SdekitError, unknown_name
+from sdekit.problems import additive, closed_form, linear
 from sdekit.problems.base import Problem
-from sdekit.problems.forward import geometric_brownian_motion
+from sdekit.problems.cir import cox_ingersoll_ross
+from sdekit.problems.double_well import double_well
+from sdekit.problems.ode import nonautonomous_ode
 from sdekit.problems.reverse import DATA, PROCESSES, reverse_problem
+from sdekit.problems.squares import nonautonomous_square, square
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
     **{f"{p}-{d}": partial(reverse_problem, p, d) for d in DATA for p in PROCESSES},
-    "gbm": geometric_brownian_motion,
+    "gbm": linear.geometric_brownian_motion,
+    "gbm-martingale": linear.martingale,
+    "sinh": closed_form.hyperbolic_sine,
+    "arctan": closed_form.arc_tangent,
+    "cir": cox_ingersoll_ross,
+    "nonautonomous-gbm": closed_form.nonautonomous_gbm,
+    "nilpotent": linear.nilpotent,
+    "kubo": linear.kubo,
+    "stiff": linear.stiff,
+    "commuting": linear.commuting,
+    "noncommuting": linear.noncommuting,
+    "heisenberg": linear.heisenberg,
+    "square": square,
+    "nonautonomous-square": nonautonomous_square,
+    "additive-nonlinear": additive.additive_nonlinear,
+    "additive-decay": additive.additive_decay,
+    "double-well": double_well,
+    "rotation": linear.rotation,
+    "nonautonomous-ode": nonautonomous_ode,
 }
 """Name → maker. The generation problems take ``eta``."""
 
