@@ -71,6 +71,7 @@ class Problem:
         flow: Exact solution of a deterministic problem at the last time, where it is known.
         linear: Coefficients of a linear SDE, whose strong and weak errors are then exact.
         weak: Functionals of the state at the last time with their exact means.
+        smooth: Whether the fields are smooth where the solution goes, as every theory of orders assumes.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Problem:
     flow: Callable[[Tensor], Tensor] | None = None
     linear: LinearCoefficients | None = None
     weak: WeakAnswer | None = None
+    smooth: bool = True
 
     @property
     def noise_class(self) -> NoiseClass:

@@ -116,4 +116,5 @@ def cox_ingersoll_ross(s: float = 0.3) -> Problem:
         weak=WeakAnswer(
             lambda x: torch.cat([x, x * x], dim=1), torch.stack([law.mean, law.variance + law.mean.square()])
         ),
+        smooth=False,
     )

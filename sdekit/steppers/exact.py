@@ -57,7 +57,7 @@ class ExactLinear(Stepper):
         kernel, noisy = _kernel_of(sde), sde.noise_type != "none"
         # All that a run needs of them is known before it starts: a step is two products, and can be traced.
         kernels = [kernel(s, t) for s, t in pairwise(times)]
-        spreads = [_spread(sde, k, abs(t - s)) for k, (s, t) in zip(kernels, pairwise(times), strict=True) if noisy]
+        spreads = [_spread(sde, k, s, t) for k, (s, t) in zip(kernels, pairwise(times), strict=True) if noisy]
 
         def advance(k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
             moved = kernels[k].mean(x)
@@ -66,14 +66,28 @@ class ExactLinear(Stepper):
         return Prepared([[step] if noisy else [] for step in pairwise(times)], advance, noise_like_state=True)
 
 
-def _spread(sde: SDE, kernel: GaussianKernel, h: float) -> Operator:
-    """What multiplies an increment over h: the root of the covariance over √h."""
-    covariance = kernel.covariance
-    if isinstance(covariance, float):
-        return operator_root(covariance, ()) * h**-0.5
+def _spread(sde: SDE, kernel: GaussianKernel, s: float, t: float) -> Operator:
+    r"""F with $F F^\top = Q/h$, to be multiplied by the increment: of all such factors the one nearest to G.
+
+    For a scalar or a diagonal, and wherever the noise is a multiple of the identity, that is the symmetric root. Else
+    it is $Q^{1/2} U$ with the polar factor U of $Q^{1/2} G$; any other has the right law, but does not follow the path.
+    """
+    covariance, h = kernel.covariance, abs(t - s)
     law = sde.score.law if isinstance(sde, Reverse) else None
-    # A process that acts on events of more than one dimension is a factor; a reverse one may be a diagonal of them.
-    return operator_root(covariance, covariance.shape[:1] if law is None else law.event_shape) * h**-0.5
+    if law is not None:
+        event = law.event_shape
+    else:
+        # A process that acts on events of more than one dimension is a factor; a reverse one may be a diagonal of them.
+        event = torch.Size() if isinstance(covariance, float) else covariance.shape[:1]
+    root: Operator = operator_root(covariance, event) * h**-0.5
+    if isinstance(root, float) or root.ndim != 2 or root.shape == event:
+        return root
+    noise = sde.diffusion(s, torch.zeros(1, *event, dtype=root.dtype))[0]
+    if noise.shape != root.shape:
+        return root
+    u, _, vh = torch.linalg.svd(root @ noise)
+    aligned: Tensor = root @ (u @ vh)
+    return aligned
 
 
 def _kernel_of(sde: SDE) -> Kernel:

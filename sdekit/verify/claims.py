@@ -35,7 +35,7 @@ _LADDERS: dict[str, tuple[int, ...]] = {
     "affine": (32, 64, 128, 256, 512),
     "isometry": (16, 32, 64, 128, 256),
     "flow": (32, 64, 128, 256, 512),
-    "transport": (16, 32, 64, 128, 256),
+    "transport": (24, 48, 96, 192),
     "linear": (16, 32, 64, 128, 256),
     "backward": (16, 32, 64, 128),
     "paths": (16, 32, 64, 128, 256, 512),
@@ -86,6 +86,8 @@ class Claim:
         """
         if steps is None:
             steps = _EXACT_LADDER if math.isinf(self.declared) else _LADDERS[self.method]
+            if 2.0 < self.declared < math.inf and self.method in ("affine", "flow"):
+                steps = tuple(n // 4 for n in steps)  # before round-off
             steps = tuple(3 * n // 2 for n in steps) if self.jagged else steps
         with torch.no_grad():
             return order(self.make(), stepper, self.kind, steps)
@@ -153,11 +155,11 @@ def claims(stepper: str | Stepper) -> list[Claim]:
 
 
 def subjects(stepper: Stepper) -> Iterator[tuple[str, float | None, Problem]]:
-    """The problems that a stepper can integrate, with their η."""
+    """The smooth problems that a stepper can integrate, with their η: no order is claimed on the others."""
     for name, make in problems.PROBLEMS.items():
         for eta in _ETAS if takes_eta(make) else (None,):
             problem = problems.get(name, **({} if eta is None else {"eta": eta}))
-            if fits(stepper, problem):
+            if problem.smooth and fits(stepper, problem):
                 yield name, eta, problem
 
 
@@ -184,7 +186,7 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
         method = law_method(problem)
         if method == "affine" and spec.increments == "three-point" and not silent:
             return None
-        if method == "flow" or (method == "transport" and (silent or spec.increments != "w" or eta == 0.5)):
+        if method == "flow" or (method == "transport" and (silent or spec.increments != "w" or eta not in (None, 1.0))):
             return None
         return method
     if silent:

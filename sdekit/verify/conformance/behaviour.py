@@ -175,7 +175,7 @@ def _gradient(subject: Subject) -> str:
         return (subject.run(y, grid).final * weights).sum()
 
     (slope,) = torch.autograd.grad(value(start := x.clone().requires_grad_()), start)
-    direction, step = weights / weights.norm(), 1e-5 * float(x.norm())
+    direction, step = weights / weights.norm(), 1e-5 * max(1.0, float(x.norm()))
     with torch.no_grad():
         difference = float(value(x + step * direction) - value(x - step * direction)) / (2 * step)
     found = float((slope * direction).sum())
