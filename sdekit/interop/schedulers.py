@@ -1,8 +1,8 @@
 r"""Schedulers of diffusers as steppers, so that they solve our problems and are held to the same tests.
 
 A scheduler knows a grid by its noise levels $\rho = \sigma/\alpha$ and steps a state of its own scaling,
-$(x_0 + \rho\varepsilon)/\sqrt{1 + \rho^2}$ or, in methods from k-diffusion, $x_0 + \rho\varepsilon$. The adapter gives a
-copy of it the levels of our grid in float64, in place of the table and the rounded timesteps of a trained network,
+$(x_0 + \rho\varepsilon)/\sqrt{1 + \rho^2}$ or, in methods from k-diffusion, $x_0 + \rho\varepsilon$. The adapter gives
+a copy of it the levels of our grid in float64, in place of the table and the rounded timesteps of a trained network,
 scales the state there and back, and asks our score. What steps is the scheduler's own ``step``, with its noise recorded
 and its casts to float32 passed over (:class:`~sdekit.verify.RecordedNormals`).
 

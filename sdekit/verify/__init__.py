@@ -3,7 +3,10 @@
 from sdekit.problems.quantile_flow import mid_quantiles, quantile_flow
 from sdekit.verify.affine import AffineMap, affine_map, numerical_law, probe
 from sdekit.verify.budget import ErrorBudget, error_budget
+from sdekit.verify.claims import Claim, claims
+from sdekit.verify.conformance import Conformance, check_stepper, checks
 from sdekit.verify.convergence import law_error, order
+from sdekit.verify.foreign import RecordedNormals, probe_sampler, replay
 from sdekit.verify.multiplicative import LinearErrors, linear_errors
 from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.strong import StrongError, strong_error
@@ -11,12 +14,18 @@ from sdekit.verify.transport import Density1D, transported_law
 
 __all__ = [
     "AffineMap",
+    "Claim",
+    "Conformance",
     "Density1D",
     "ErrorBudget",
     "LinearErrors",
     "OrderEstimate",
+    "RecordedNormals",
     "StrongError",
     "affine_map",
+    "check_stepper",
+    "checks",
+    "claims",
     "error_budget",
     "fit_order",
     "law_error",
@@ -25,7 +34,9 @@ __all__ = [
     "numerical_law",
     "order",
     "probe",
+    "probe_sampler",
     "quantile_flow",
+    "replay",
     "strong_error",
     "transported_law",
 ]
