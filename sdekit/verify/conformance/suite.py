@@ -8,7 +8,8 @@ from functools import cache, partial
 from sdekit.steppers import registry
 from sdekit.steppers.base import Spec, Stepper
 from sdekit.verify.claims import TOLERANCE, Claim, claims
-from sdekit.verify.conformance import behaviour, exactness
+from sdekit.verify.conformance.behaviour import checks as behaviour
+from sdekit.verify.conformance.exactness import checks as exactness
 from sdekit.verify.conformance.outcome import Check, Conformance, require
 from sdekit.verify.order import OrderEstimate
 
@@ -56,8 +57,8 @@ def checks(stepper: str | Stepper, *, backend: str = "eager", device: str = "cpu
     chosen = registry.get(stepper)
     return [
         Check("declared", partial(_declared, chosen.spec)),
-        *behaviour.checks(chosen, backend, device),
-        *exactness.checks(chosen),
+        *behaviour(chosen, backend, device),
+        *exactness(chosen),
         *_orders(chosen),
     ]
 
