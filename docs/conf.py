@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 from sphinx.ext.napoleon import Config, GoogleDocstring
@@ -133,6 +134,30 @@ def _orders() -> str:
     return _markdown(["name", "ODE", *_CLASSES], rows)
 
 
+_ANSWERS = {
+    "path": "path",
+    "law": "law",
+    "flow": "flow",
+    "linear": "strong and weak error",
+    "weak": "moments",
+}
+
+
+def _problems() -> str:
+    """The problems that have a page of their own: all but those of generation."""
+    rows = []
+    for name, make in sdekit.problems.PROBLEMS.items():
+        if isinstance(make, partial):
+            continue
+        problem = make()
+        known = [word for field, word in _ANSWERS.items() if getattr(problem, field) is not None]
+        if problem.unresolved is not None:
+            known[0] = "mean given W and H"
+        equation = make.__doc__.splitlines()[0]
+        rows.append([f"`{name}`", equation, problem.noise_class, ", ".join(known), problem.detects])
+    return _markdown(["name", "equation", "class", "what is exact", "the mistake that it shows"], rows)
+
+
 def _commands() -> str:
     """The help of every command."""
     parser = parser_of(COMMANDS.values())
@@ -141,7 +166,12 @@ def _commands() -> str:
     return "\n".join(f"## {name}\n\n```text\n{text}```\n" for name, text in helps.items())
 
 
-_GENERATED = {"facts of the steppers": _facts, "orders of the steppers": _orders, "commands": _commands}
+_GENERATED = {
+    "facts of the steppers": _facts,
+    "orders of the steppers": _orders,
+    "commands": _commands,
+    "problems": _problems,
+}
 
 
 def _generate(app, docname, source):

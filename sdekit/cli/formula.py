@@ -15,7 +15,8 @@ sum Σ int ∫ prod Π nabla ∇ partial ∂ infty ∞ cdot · times × pm ± le
 mid | to → rightarrow → mapsto ↦ leftarrow ← in ∈ top ᵀ ell ℓ circ ∘ dots … ldots … cdots …
 """
 _SIGNS = dict(zip(_NAMES.split()[::2], _NAMES.split()[1::2], strict=True)) | {"mathcal": ""}
-_SIGNS |= {name: f"{name} " for name in ("log", "exp", "min", "max", "cos", "sin", "tan", "det", "erf")}
+_FUNCTIONS = ("log", "exp", "min", "max", "cos", "sin", "tan", "arctan", "cosh", "sinh", "tanh", "det", "erf")
+_SIGNS |= {name: f"{name} " for name in _FUNCTIONS}
 _SPACE = r"\\(?:[,;:! ]|(?:q?quad|displaystyle|limits)(?![a-zA-Z]))"
 _SIZE = r"\\(?:[bB]igg?[lr]?|left|right)(?![a-z])\.?"
 _FRACTIONS = {"12": "½", "13": "⅓", "14": "¼", "32": "3/2", "34": "¾"}

@@ -96,7 +96,7 @@ def hyperbolic_sine() -> Problem:
     means = [torch.exp(growth / 2) * torch.sinh(growth), 0.5 * (torch.exp(2 * growth) * torch.cosh(2 * growth) - 1.0)]
     return Problem(
         name="sinh",
-        summary="sinh of Brownian motion with drift, on [0, ½]",
+        summary="sinh of Brownian motion with drift",
         detects="a wrong term of the Itô–Taylor expansion: no derivative of drift or noise vanishes or repeats another",
         sde=sde(lambda t, x: 0.5 * x + torch.sqrt(x * x + 1.0), lambda t, x: torch.sqrt(x * x + 1.0)),
         initial=Gaussian([0.0], 0.0),
@@ -121,7 +121,7 @@ def arc_tangent() -> Problem:
 
     return Problem(
         name="arctan",
-        summary="arctan of Brownian motion, on [0, 1]",
+        summary="arctan of Brownian motion",
         detects="a wrong Itô correction: the drift is nothing else, and all fields are smooth and bounded",
         sde=sde(lambda t, x: -torch.sin(x) * torch.cos(x) ** 3, lambda t, x: torch.cos(x) ** 2),
         initial=Gaussian([start], 0.0),
@@ -151,7 +151,7 @@ def nonautonomous_gbm() -> Problem:
     mean = torch.exp(torch.sin(torch.tensor(3.0 * end, dtype=torch.float64)) / 6.0)
     return Problem(
         name="nonautonomous-gbm",
-        summary="geometric Brownian motion with drift and noise that depend on time, on [0, 1]",
+        summary="geometric Brownian motion, coefficients of time",
         detects="drift or multiplicative noise evaluated at the wrong time of the step",
         sde=sde(
             lambda t, x: along(0.5 * cos(3.0 * t), x) * x,

@@ -50,7 +50,7 @@ def double_well() -> Problem:
     second = (density @ x**2) / density.sum()
     return Problem(
         name="double-well",
-        summary="double well in equilibrium, on [0, 1]",
+        summary="double well in equilibrium",
         detects="drift and noise out of balance: the stationary law moves; explicit steps that explode in its tails",
         sde=sde(lambda t, x: x - x**3, lambda t, x: torch.full_like(x, (2.0 * D) ** 0.5), "additive"),
         initial=law,

@@ -94,7 +94,7 @@ def _problem(
     initial = Gaussian(list(start), 0.0)
     return Problem(
         name=name,
-        summary=f"{summary}, on [0, 1]",
+        summary=summary,
         detects=detects,
         sde=linear_sde(c, noise_type),
         initial=initial,
@@ -295,7 +295,7 @@ def rotation() -> Problem:
     c = LinearCoefficients(-theta, theta @ mu, torch.zeros(2, 2, 2, dtype=torch.float64), sigma.T.contiguous())
     return Problem(
         name="rotation",
-        summary="Ornstein–Uhlenbeck process in the plane that turns, on [0, 2]",
+        summary="Ornstein–Uhlenbeck process that turns",
         detects="a matrix transposed or taken for diagonal, a covariance that is not ΣΣᵀ",
         sde=process,
         initial=start,

@@ -35,7 +35,7 @@ def nonautonomous_ode() -> Problem:
 
     return Problem(
         name="nonautonomous-ode",
-        summary="a nonlinear equation about a moving point, without noise, on [0, 1]",
+        summary="an ODE about a moving point",
         detects="stages of a Runge–Kutta method at wrong times, which autonomous equations hide",
         sde=sde(drift),
         initial=Gaussian([1.0], 0.25),

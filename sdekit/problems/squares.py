@@ -127,7 +127,7 @@ class SquareIntegral:
 
         return Problem(
             name=name,
-            summary=f"{summary}, on [0, 1]",
+            summary=summary,
             detects=detects,
             sde=sde(drift, diffusion, "additive"),
             initial=Gaussian([0.0, 0.0], 0.0),
@@ -160,6 +160,6 @@ def nonautonomous_square() -> Problem:
     """
     return SquareIntegral((1.0, 1.0), (2.0, -1.0)).problem(
         "nonautonomous-square",
-        "an integral of squares with coefficients that depend on time",
+        "an integral of squares, coefficients of time",
         "additive noise, or a nonlinear drift, at the wrong time: order 1.5 falls to 1",
     )
