@@ -60,7 +60,7 @@ def additive_nonlinear() -> Problem:
 
     return Problem(
         name="additive-nonlinear",
-        summary="Beneš equation in a moving frame, noise of time",
+        summary="Beneš equation, moving frame",
         detects="drift or noise at the wrong time of the step; a method that is right for linear drifts only",
         sde=sde(drift, lambda t, x: torch.ones_like(x) * along(g(t), x), "additive"),
         initial=Gaussian([_START], 0.0),
@@ -90,7 +90,7 @@ def additive_decay() -> Problem:
 
     return Problem(
         name="additive-decay",
-        summary="linear drift and additive noise that fade",
+        summary="linear drift and noise that fade",
         detects="the noise at the wrong end of the step; not a wrong order: it flatters methods by superconvergence",
         sde=sde(drift, lambda t, x: torch.ones_like(x) * along(0.5 * (1.0 + t) ** -0.5, x), "additive"),
         initial=Gaussian([1.0], 0.0),

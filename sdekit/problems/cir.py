@@ -130,7 +130,7 @@ def cox_ingersoll_ross(s: float = 0.15) -> Problem:
     law = NoncentralChiSquare(c, 4.0 * kappa * theta / s**2, start * kept / c)
     return Problem(
         name="cir",
-        summary="Cox–Ingersoll–Ross process, noise √x",
+        summary="Cox–Ingersoll–Ross process",
         detects="a method that leaves the half line, where √x is NaN",
         sde=sde(lambda t, x: kappa * (theta - x), lambda t, x: s * torch.sqrt(x)),
         initial=Gaussian([start], 0.0),

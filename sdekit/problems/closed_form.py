@@ -96,7 +96,7 @@ def hyperbolic_sine() -> Problem:
     means = [torch.exp(growth / 2) * torch.sinh(growth), 0.5 * (torch.exp(2 * growth) * torch.cosh(2 * growth) - 1.0)]
     return Problem(
         name="sinh",
-        summary="sinh of Brownian motion with drift",
+        summary="sinh of Brownian motion in drift",
         detects="a wrong term of the Itô–Taylor expansion: no derivative of drift or noise vanishes or repeats another",
         sde=sde(lambda t, x: 0.5 * x + torch.sqrt(x * x + 1.0), lambda t, x: torch.sqrt(x * x + 1.0)),
         initial=Gaussian([0.0], 0.0),
@@ -151,7 +151,7 @@ def nonautonomous_gbm() -> Problem:
     mean = torch.exp(torch.sin(torch.tensor(3.0 * end, dtype=torch.float64)) / 6.0)
     return Problem(
         name="nonautonomous-gbm",
-        summary="geometric Brownian motion, coefficients of time",
+        summary="GBM with coefficients of time",
         detects="drift or multiplicative noise evaluated at the wrong time of the step",
         sde=sde(
             lambda t, x: along(0.5 * cos(3.0 * t), x) * x,

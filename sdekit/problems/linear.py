@@ -133,7 +133,7 @@ def martingale() -> Problem:
         "gbm-martingale",
         0.0,
         0.8,
-        "geometric Brownian motion without drift",
+        "GBM without drift",
         "strong order ½ where 1 is claimed, on coarse grids already",
     )
 
@@ -182,7 +182,7 @@ def commuting() -> Problem:
     A, *B = (z.real * torch.eye(2, dtype=torch.float64) + z.imag * K for z in (a, *b))
     return _problem(
         "commuting",
-        "two noises with matrices that commute",
+        "two noises that commute",
         "a Milstein method without the mixed terms W₁W₂, or with the Jacobian transposed",
         coefficients(A, torch.stack(B)),
         "commutative",
@@ -199,7 +199,7 @@ def noncommuting() -> Problem:
     """
     return _problem(
         "noncommuting",
-        "two noises with matrices that do not commute",
+        "two noises that do not commute",
         "strong order 1 claimed without Lévy areas; a wrong order of the indices in Dg_j g_i I_(i,j)",
         coefficients([[-1.0, 0.5], [0.0, -0.7]], [[[0.5, 0.2], [0.0, 0.1]], [[0.1, 0.0], [0.6, -0.3]]]),
         "general",
@@ -236,7 +236,7 @@ def stiff() -> Problem:
 
     return _problem(
         "stiff",
-        "a fast and a slow decay under one noise",
+        "fast and slow decay, one noise",
         "an implicit step that is not implicit enough: explicit ones explode with fewer than 15 steps",
         coefficients(Q @ torch.diag(rates) @ Q.T, m * torch.eye(2, dtype=torch.float64)[None]),
         "scalar",
@@ -267,7 +267,7 @@ def heisenberg() -> Problem:
     )
     made = _problem(
         "heisenberg",
-        "an iterated integral of two noises",
+        "an iterated integral",
         "a Lévy area that is missing, or has the wrong sign or variance",
         c,
         "general",
@@ -295,7 +295,7 @@ def rotation() -> Problem:
     c = LinearCoefficients(-theta, theta @ mu, torch.zeros(2, 2, 2, dtype=torch.float64), sigma.T.contiguous())
     return Problem(
         name="rotation",
-        summary="Ornstein–Uhlenbeck process that turns",
+        summary="Ornstein–Uhlenbeck that turns",
         detects="a matrix transposed or taken for diagonal, a covariance that is not ΣΣᵀ",
         sde=process,
         initial=start,

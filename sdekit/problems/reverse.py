@@ -64,7 +64,7 @@ def reverse_problem(process_name: str, data_name: str, eta: float = 0.0) -> Prob
 
     return Problem(
         name=f"{process_name}-{data_name}",
-        summary=f"{process_name.upper()} back to {data_name} data, exact score",
+        summary=f"{process_name.upper()} back to {data_name} data",
         detects="a wrong coefficient, score time or end of the grid in a sampler",
         sde=reverse_time(process, score, eta),
         initial=process.marginal(data, start),

@@ -147,7 +147,7 @@ def square() -> Problem:
     """
     return SquareIntegral().problem(
         "square",
-        "the integral of the square of Brownian motion",
+        "∫ W² dt",
         "strong order 1.5 claimed for a method of order 1, or with the wrong covariance of W and H",
     )
 
@@ -160,6 +160,6 @@ def nonautonomous_square() -> Problem:
     """
     return SquareIntegral((1.0, 1.0), (2.0, -1.0)).problem(
         "nonautonomous-square",
-        "an integral of squares, coefficients of time",
+        "∫ c(t) X² dt with X = ∫ g(t) dW",
         "additive noise, or a nonlinear drift, at the wrong time: order 1.5 falls to 1",
     )
