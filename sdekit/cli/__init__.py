@@ -16,10 +16,11 @@ from sdekit.cli.command import Command, parser_of
 from sdekit.cli.converge import CONVERGE
 from sdekit.cli.jobs import BENCH, REPORT, STUDY, TRAIN
 from sdekit.cli.solve import SOLVE
+from sdekit.cli.verify import VERIFY
 from sdekit.errors import SdekitError, unknown_name
 
 COMMANDS: dict[str, Command] = {
-    command.name: command for command in (LIST, SHOW, SOLVE, CONVERGE, STUDY, REPORT, TRAIN, BENCH)
+    command.name: command for command in (LIST, SHOW, SOLVE, CONVERGE, VERIFY, STUDY, REPORT, TRAIN, BENCH)
 }
 
 SUCCESS, BAD_RESULT, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141

@@ -8,7 +8,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdekit.cli import page
 from sdekit.cli.command import Command, choice
@@ -139,7 +139,7 @@ def run_show(options: argparse.Namespace) -> int:
     from sdekit.cli import choices
     from sdekit.steppers import registry
 
-    pages: dict[str, Callable[[str], Iterable[str]]] = {
+    pages: dict[str, Callable[[str], Iterable[Any]]] = {
         **dict.fromkeys(choices.data(), _data_page),
         **dict.fromkeys(choices.grids(), _grid_page),
         **dict.fromkeys(choices.processes(), _process_page),
@@ -158,7 +158,7 @@ def _by_class(by_class: Mapping[str, float]) -> str:
     return ", ".join(f"{v:g} {c}" for c, v in by_class.items()) or "not declared"
 
 
-def _stepper_page(name: str) -> Iterable[str]:
+def _stepper_page(name: str) -> Iterable[Any]:
     from sdekit.steppers import registry
 
     stepper = registry.get(name)
@@ -179,9 +179,29 @@ def _stepper_page(name: str) -> Iterable[str]:
             ("references", ", ".join(spec.references)),
         ]
     )
+    yield from _certified(name)
     example = _problem_for(stepper)
     if example:
         yield f"example: sdekit converge {example[0]} {name}{example[1]}"
+
+
+def _certified(name: str) -> Iterable[Any]:
+    """The certificate that speaks for each declared fact, and a picture of them."""
+    from sdekit.cli import verify
+    from sdekit.cli.chart import chart
+    from sdekit.verify import certificates
+
+    found = certificates.load(name)
+    if not found:
+        return
+    best = list(certificates.by_fact(found).values())
+    yield page.table("certified", verify.HEAD, [verify.row(c) for c in best])
+    yield chart([(f"{c.fact}: {c.kind} on {c.where}", c.steps, c.errors) for c in best])
+    held, made = sum(c.holds for c in found), found[0]
+    yield (
+        f"{held} of {len(found)} claims held on {made.date}, with sdekit {made.versions['sdekit']} and torch "
+        f"{made.versions['torch']}: sdekit verify {name} --only order"
+    )
 
 
 def _problem_for(stepper: Stepper) -> tuple[str, str] | None:
