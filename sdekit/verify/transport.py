@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from sdekit import doors
-from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
 from sdekit.laws import Empirical, Gaussian, GaussianMixture, Law
@@ -35,7 +34,8 @@ from sdekit.metrics import wasserstein2
 from sdekit.metrics.line import Quantiles
 from sdekit.quantiles import check_probabilities
 from sdekit.steppers import registry
-from sdekit.steppers.base import Memory, Prepared, Stepper
+from sdekit.steppers.base import Stepper
+from sdekit.verify.steps import Steps, witness
 
 _TINY = 1e-24  # a component is cut where it holds less probability than this
 _REACH = 10.2  # standard deviations beyond which a normal holds less than that
@@ -231,8 +231,9 @@ def transported_law(
     times = list(dict.fromkeys(nodes.tolist()))
     law = _as_density(initial)
     with torch.no_grad():
-        kernels = _kernels(sde, chosen, times, initial.event_shape, law)
-        kernels.check_memory(law)
+        kernels = _kernels(sde, chosen, times, initial.event_shape)
+        start = law.mean + torch.linspace(-1.5, 2.0, 5, dtype=torch.float64) * law.variance.sqrt()
+        kernels.steps.check_memory(start[:, None], "transported_law")
         for k in range(len(times) - 1):
             x, weights = _quadrature(law, kernels, k, spacing)
             law = Density1D(weights, *kernels(k, x))
@@ -261,31 +262,21 @@ def _as_density(initial: Law | Density1D) -> Density1D:
 class _Kernels:
     """The normal kernels of the production stepper, step by step."""
 
-    name: str
-    prepared: Prepared
-    event: torch.Size
-    noise: torch.Size
+    steps: Steps
 
-    def advance(self, k: int, x: Tensor, z: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
+    @property
+    def name(self) -> str:
+        return self.steps.name
+
+    def advance(self, k: int, x: Tensor, z: Tensor) -> Tensor:
         """Step k from states (B,) with standard normals (B, J)."""
-        intervals, m = self.prepared.draws[k], self.noise.numel()
-        columns = z.reshape(len(x), len(intervals), m).unbind(1)
-        increments = tuple(
-            Increment((column * abs(t - s) ** 0.5).reshape(-1, *self.noise))
-            for (s, t), column in zip(intervals, columns, strict=True)
-        )
-        y, memory = self.prepared.advance(k, x.reshape(-1, *self.event), increments, memory)
-        return y.reshape(-1), memory
-
-    def draws(self, k: int) -> int:
-        """J, the standard normals of step k."""
-        return len(self.prepared.draws[k]) * self.noise.numel()
+        return self.steps.advance(k, x[:, None], z)[0][:, 0]
 
     def __call__(self, k: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Conditional means and standard deviations of step k at states ``x``."""
-        n, count = len(x), self.draws(k)
-        z = torch.cat([torch.zeros(1, count), torch.eye(count), _witness(1, count)]).double()
-        y = self.advance(k, x.repeat(len(z)), z.repeat_interleave(n, 0))[0].reshape(-1, n)
+        n, count = len(x), self.steps.normals(k)
+        z = torch.cat([torch.zeros(1, count), torch.eye(count), witness(1, count)]).double()
+        y = self.advance(k, x.repeat(len(z)), z.repeat_interleave(n, 0)).reshape(-1, n)
         if not bool(y.isfinite().all()):
             span = f"[{float(x.min()):.3g}, {float(x.max()):.3g}]"
             raise SdekitError(
@@ -301,41 +292,17 @@ class _Kernels:
             )
         return mean, effects.norm(dim=0)
 
-    def check_memory(self, law: Density1D) -> None:
-        """Raise unless every step gives the same with and without what the last one left behind."""
-        x = law.mean + torch.linspace(-1.5, 2.0, 5, dtype=torch.float64) * law.variance.sqrt()
-        memory = None
-        for k in range(len(self.prepared.draws)):
-            z = _witness(len(x), self.draws(k))
-            try:
-                alone = self.advance(k, x, z)[0]
-            except (IndexError, KeyError, TypeError):
-                alone = torch.full_like(x, math.nan)
-            x, memory = self.advance(k, x, z, memory)
-            if not bool((x - alone).abs().max() <= _ROUNDING * (1 + x.abs().max())):
-                raise SdekitError(
-                    f"Step {k} of {self.name} depends on the step before it: transported_law is for one-step methods. "
-                    "With Gaussian data, verify.numerical_law takes multistep methods too."
-                )
 
-
-def _kernels(sde: SDE, stepper: Stepper, times: list[float], shape: torch.Size, law: Density1D) -> _Kernels:
-    prepared, event = stepper.prepare(sde, times), shape or torch.Size((1,))
-    noise = doors.noise_event(sde, law.means[:1].reshape(1, *event), prepared, times[0])
-    silent = next((k for k, draws in enumerate(prepared.draws) if not draws), None)
-    if noise is None or silent is not None:
-        where = "draws no noise" if noise is None else f"draws no noise in step {silent}"
+def _kernels(sde: SDE, stepper: Stepper, times: list[float], shape: torch.Size) -> _Kernels:
+    steps = Steps.of(sde, stepper, times, shape)
+    silent = next((k for k in range(len(steps)) if steps.normals(k) == 0), None)
+    if silent is not None:
+        where = "draws no noise" if steps.noise is None else f"draws no noise in step {silent}"
         raise SdekitError(
             f"{stepper.spec.name} {where} on this problem, so it has no density to transport: a deterministic solver "
             "is compared with the exact flow, verify.quantile_flow."
         )
-    return _Kernels(stepper.spec.name, prepared, event, noise)
-
-
-def _witness(rows: int, columns: int) -> Tensor:
-    """Fixed generic noises, (rows, columns)."""
-    numbers = torch.arange(1, rows * columns + 1, dtype=torch.float64)
-    return 2.0 * torch.sin(numbers * 2.4).reshape(rows, columns)
+    return _Kernels(steps)
 
 
 def _quadrature(law: Density1D, kernels: _Kernels, k: int, spacing: float) -> tuple[Tensor, Tensor]:

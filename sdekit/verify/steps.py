@@ -1,0 +1,96 @@
+"""The steps of the production stepper one by one, with their noise as standard normals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdekit import doors
+from sdekit.brownian import Increment
+from sdekit.dynamics import SDE
+from sdekit.errors import SdekitError
+from sdekit.steppers.base import Memory, Prepared, Stepper
+from sdekit.typing import Increments
+
+_ROUNDING = 1e-12  # of the state
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A stepper bound to a problem and its times, step by step.
+
+    Attributes:
+        name: Of the stepper.
+        prepared: What it made of the problem.
+        event: Shape of a state.
+        noise: Event shape of the noise; None where nothing is drawn.
+        increments: What the stepper asks of its noise.
+    """
+
+    name: str
+    prepared: Prepared
+    event: torch.Size
+    noise: torch.Size | None
+    increments: Increments
+
+    @classmethod
+    def of(cls, sde: SDE, stepper: Stepper, times: Sequence[float], event: torch.Size) -> Steps:
+        """Bind a stepper to distinct times, for states of shape E, at least one-dimensional."""
+        prepared, shape = stepper.prepare(sde, times), event or torch.Size((1,))
+        one = torch.zeros(1, *shape, dtype=torch.float64)
+        noise = doors.noise_event(sde, one, prepared, times[0])
+        return cls(stepper.spec.name, prepared, shape, noise, stepper.spec.increments)
+
+    def __len__(self) -> int:
+        return len(self.prepared.draws)
+
+    def normals(self, k: int) -> int:
+        """J, the standard normals of step k: of W for every draw and noise and, with Lévy areas, of H."""
+        if self.noise is None:
+            return 0
+        return len(self.prepared.draws[k]) * self.noise.numel() * (2 if self.increments == "space-time" else 1)
+
+    def advance(self, k: int, x: Tensor, z: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
+        """Step k from states (B, d) with standard normals (B, J); a state is given and returned flat."""
+        increments = []
+        intervals = self.prepared.draws[k]
+        if self.noise is not None and intervals:
+            parts = z.reshape(len(x), len(intervals), -1, *self.noise)
+            for i, (s, t) in enumerate(intervals):
+                w, h = parts[:, i, 0] * abs(t - s) ** 0.5, None
+                if self.increments == "space-time":
+                    h = parts[:, i, 1] * (abs(t - s) / 12.0) ** 0.5
+                increments.append(Increment(w, h))
+        y, memory = self.prepared.advance(k, x.reshape(-1, *self.event), tuple(increments), memory)
+        return y.flatten(1), memory
+
+    def check_memory(self, x: Tensor, method: str) -> None:
+        """Raise unless every step gives the same with and without what the last one left behind.
+
+        Args:
+            x: States to start from, (B, d).
+            method: What needs it, for the message.
+        """
+        memory = None
+        for k in range(len(self)):
+            z = witness(len(x), self.normals(k))
+            try:
+                alone = self.advance(k, x, z)[0]
+            except (IndexError, KeyError, TypeError):
+                alone = torch.full_like(x, math.nan)
+            x, memory = self.advance(k, x, z, memory)
+            if not bool((x - alone).abs().max() <= _ROUNDING * (1 + x.abs().max())):
+                raise SdekitError(
+                    f"Step {k} of {self.name} depends on the step before it: {method} is for one-step methods. "
+                    "With Gaussian data, verify.numerical_law takes multistep methods too."
+                )
+
+
+def witness(rows: int, columns: int) -> Tensor:
+    """Fixed generic noises, (rows, columns)."""
+    numbers = torch.arange(1, rows * columns + 1, dtype=torch.float64)
+    return 2.0 * torch.sin(numbers * 2.4).reshape(rows, columns)
