@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdekit.errors import SdekitError
-from sdekit.report import convergence, digits, marginals, rewind
+from sdekit.report import convergence, digits, marginals, peers, rewind
 from sdekit.report.markup import escape, table, template
 from sdekit.report.reading import Section, Study
 from sdekit.solution import write_whole
@@ -16,7 +16,7 @@ from sdekit.study.settings import PROBLEMS, QUICK_PROBLEMS
 
 FIGURES, REPORT = "figures", "report.html"
 
-_SECTIONS = (marginals.section, convergence.section, rewind.section, digits.section)
+_SECTIONS = (marginals.section, convergence.section, rewind.section, digits.section, peers.section)
 
 
 def check_installed() -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from sdekit.study import convergence, digits, marginals, rewind
+from sdekit.study import convergence, digits, marginals, peers, rewind
 from sdekit.study.settings import Settings
 from sdekit.study.tasks import Task
 
-PARTS = {"marginals": marginals.tasks, "convergence": convergence.tasks, "rewind": rewind.tasks, "digits": digits.tasks}
+PARTS = {
+    "marginals": marginals.tasks,
+    "convergence": convergence.tasks,
+    "rewind": rewind.tasks,
+    "digits": digits.tasks,
+    "peers": peers.tasks,
+}
 """Part → its tasks under some settings."""
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, final
 
@@ -20,8 +22,10 @@ from sdekit.steppers.registry import STEPPERS
 FORMAT = "sdekit-study-1"
 CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSES)
 """The problems whose orders are measured."""
-PROBLEMS = (*CONVERGENCE, "digits")
+PROBLEMS = (*CONVERGENCE, "digits", "peers")
 """What ``problems=`` may name."""
+PEERS = ("torchsde", "torchdiffeq", "diffusers")
+"""Libraries whose methods the part ``peers`` measures, as far as they are installed."""
 
 QUICK_PROBLEMS = tuple(name for name in PROBLEMS if name not in ("ou-mixture", "ve-mixture"))
 """What a quick study takes by default."""
@@ -85,9 +89,17 @@ class Settings:
 
     def document(self) -> dict[str, Any]:
         """As it is written to ``study.json``: the settings, versions and weights that results depend on."""
-        origin = versions() | ({"weights": weights_sha256()} if "digits" in self.problems else {})
+        origin: dict[str, str | None] = {**versions()}
+        origin |= {"weights": weights_sha256()} if "digits" in self.problems else {}
+        origin |= peer_versions() if "peers" in self.problems else {}
         document: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(self), "versions": origin}))
         return document
+
+
+@cache
+def peer_versions() -> dict[str, str | None]:
+    """Versions of the libraries whose methods are measured; None for one that is not installed."""
+    return {name: version(name) if find_spec(name) else None for name in PEERS}
 
 
 @cache
