@@ -9,6 +9,7 @@ from sdekit.verify.convergence import law_error, order
 from sdekit.verify.foreign import RecordedNormals, probe_sampler, replay
 from sdekit.verify.multiplicative import LinearErrors, linear_errors
 from sdekit.verify.order import OrderEstimate, fit_order
+from sdekit.verify.plateau import Plateau
 from sdekit.verify.strong import StrongError, strong_error
 from sdekit.verify.transport import Density1D, transported_law
 
@@ -20,6 +21,7 @@ __all__ = [
     "ErrorBudget",
     "LinearErrors",
     "OrderEstimate",
+    "Plateau",
     "RecordedNormals",
     "StrongError",
     "affine_map",
