@@ -68,22 +68,22 @@ class NoncentralChiSquare:
 
     def density(self, x: float | Tensor) -> Tensor:
         """The density, of the shape of ``x``."""
-        return self._scipy("pdf", torch.as_tensor(x) / self.c) / self.c
+        return self._scipy("pdf", torch.as_tensor(x, dtype=torch.float64) / self.c) / self.c
 
     def cdf(self, x: float | Tensor) -> Tensor:
         """P(X ≤ x), of the shape of ``x``."""
-        return self._scipy("cdf", torch.as_tensor(x) / self.c)
+        return self._scipy("cdf", torch.as_tensor(x, dtype=torch.float64) / self.c)
 
     def sf(self, x: float | Tensor) -> Tensor:
         """P(X > x), of the shape of ``x``."""
-        return self._scipy("sf", torch.as_tensor(x) / self.c)
+        return self._scipy("sf", torch.as_tensor(x, dtype=torch.float64) / self.c)
 
     def quantile(self, p: float | Tensor, *, upper: bool = False) -> Tensor:
         """The x with cdf(x) = p, or sf(x) = p if ``upper``; of the shape of ``p``."""
         p = torch.as_tensor(p, dtype=torch.float64)
         check_probabilities(p)
         z = torch.special.ndtri(p).clamp(-_END, _END)
-        return torch.from_numpy(np.asarray(self._of_scores((-z if upper else z).cpu().numpy())))
+        return self._at(-z if upper else z)
 
     def sample(self, n: int | None = None, seed: int = 0, paths: Sequence[int] | Tensor | None = None) -> Tensor:
         """Independent samples, shape (n, 1); sample i is a function of (seed, path number) alone."""
@@ -91,7 +91,11 @@ class NoncentralChiSquare:
             raise SdekitError("sample() needs a number n, or the path numbers paths=.")
         keys = random.path_keys(seed, torch.arange(n or 0) if paths is None else paths)
         z = random.normals(keys, (1,), stream=random.STREAM_LAW, dtype=torch.float64)[0]
-        return torch.from_numpy(np.asarray(self._of_scores(z.cpu().numpy())))
+        return self._at(z)
+
+    def _at(self, z: Tensor) -> Tensor:
+        """The quantile at normal scores."""
+        return torch.from_numpy(np.asarray(self._of_scores(z.cpu().numpy()))).clamp(min=0.0)
 
     @cached_property
     def _of_scores(self) -> Chebyshev:
@@ -136,6 +140,7 @@ def cox_ingersoll_ross(s: float = 0.15) -> Problem:
         initial=Gaussian([start], 0.0),
         grid=uniform(end),
         law=law,
+        smooth=s < 0.5,
         weak=WeakAnswer(
             lambda x: torch.cat([x, x * x], dim=1), torch.stack([law.mean, law.variance + law.mean.square()])
         ),

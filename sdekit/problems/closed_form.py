@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sdekit.brownian import GridPath, Levy
 from sdekit.dynamics import sde
-from sdekit.elementary import cos
+from sdekit.elementary import cos, exp, sin
 from sdekit.laws import Gaussian
 from sdekit.problems.base import Problem, WeakAnswer
 from sdekit.typing import along
@@ -144,11 +144,10 @@ def nonautonomous_gbm() -> Problem:
         return a * a * t + a * b * t**2 + b * b * t**3 / 3.0
 
     def solution(t: Any, y: Tensor, x0: Tensor) -> Tensor:
-        exponent = torch.sin(torch.as_tensor(3.0 * t)) / 6.0 - 0.5 * spent(t)
+        exponent = sin(3.0 * t) / 6.0 - 0.5 * spent(t)
         return x0 * torch.exp(exponent + y)
 
-    closed = ClosedForm(solution, rate)
-    mean = torch.exp(torch.sin(torch.tensor(3.0 * end, dtype=torch.float64)) / 6.0)
+    closed, mean = ClosedForm(solution, rate), exp(sin(3.0 * end) / 6.0)
     return Problem(
         name="nonautonomous-gbm",
         summary="GBM with coefficients of time",
@@ -162,6 +161,7 @@ def nonautonomous_gbm() -> Problem:
         path=closed,
         levy=closed.levy,
         weak=WeakAnswer(
-            lambda x: torch.cat([x, x * x], dim=-1), torch.stack([mean, mean**2 * torch.exp(torch.tensor(spent(end)))])
+            lambda x: torch.cat([x, x * x], dim=-1),
+            torch.tensor([mean, mean**2 * exp(spent(end))], dtype=torch.float64),
         ),
     )

@@ -126,15 +126,14 @@ def geometric_brownian_motion() -> Problem:
 def martingale() -> Problem:
     r"""$dx = s x\,dW$ with s = 0.8, so $x_t = x_0 \exp(s W_t - s^2 t/2)$.
 
-    Without drift the error of Euler–Maruyama is of order ½ on coarse grids already: with a drift its term of order 1
-    hides that of order ½ for long. The mean is constant.
+    The mean is constant, and the error is that of the noise alone: order ½ shows on coarse grids.
     """
     return _gbm(
         "gbm-martingale",
         0.0,
         0.8,
         "GBM without drift",
-        "strong order ½ where 1 is claimed, on coarse grids already",
+        "noise that moves the mean, as a Stratonovich method does to an Itô equation",
     )
 
 
