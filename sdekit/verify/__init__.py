@@ -12,6 +12,7 @@ from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.plateau import Plateau
 from sdekit.verify.strong import StrongError, strong_error
 from sdekit.verify.transport import Density1D, transported_law
+from sdekit.verify.weak import WeakError, weak_error
 
 __all__ = [
     "AffineMap",
@@ -24,6 +25,7 @@ __all__ = [
     "Plateau",
     "RecordedNormals",
     "StrongError",
+    "WeakError",
     "affine_map",
     "check_stepper",
     "checks",
@@ -41,4 +43,5 @@ __all__ = [
     "replay",
     "strong_error",
     "transported_law",
+    "weak_error",
 ]

@@ -199,7 +199,8 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
             return None
         return "isometry" if method == "affine" else method
     method = weak_method(problem)
-    return None if method == "affine" else method
+    plane = method == "backward" and problem.initial.event_shape.numel() > 1  # it can be had, but takes minutes
+    return None if method == "affine" or plane else method
 
 
 def _jagged(grid: Callable[[int], Tensor], steps: int) -> Tensor:
