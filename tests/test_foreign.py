@@ -409,15 +409,25 @@ SDES: dict[str, tuple[Callable[[], Stepper], list[float], float]] = {
 }
 
 
+SLOW = ("UniPC-2", "UniPC-4", "DDIM η=1", "SASolver")
+
+
+def rows(table: dict[str, Any]) -> list[Any]:
+    """As parameters; those that take seconds, or are like another, for certification only."""
+    return [
+        pytest.param(*row, id=name, marks=[pytest.mark.certify] if name in SLOW else []) for name, row in table.items()
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # DEIS takes numpy's logarithm of tensors
-@pytest.mark.parametrize(("make", "prototype", "order"), FLOWS.values(), ids=FLOWS)
+@pytest.mark.parametrize(("make", "prototype", "order"), rows(FLOWS))
 def test_flows_of_diffusers_have_the_errors_of_the_prototype(make, prototype, order):
     errors = flow_errors(make())
     assert errors == pytest.approx(prototype, rel=0.05)
     assert verify.fit_order(CALLS, errors, 1e-13).consistent_with(order, 0.05)
 
 
-@pytest.mark.parametrize(("make", "prototype", "order"), SDES.values(), ids=SDES)
+@pytest.mark.parametrize(("make", "prototype", "order"), rows(SDES))
 def test_stochastic_samplers_of_diffusers_have_the_errors_of_the_prototype(make, prototype, order):
     errors = law_errors(make())
     assert errors == pytest.approx(prototype, rel=0.05)
