@@ -14,12 +14,15 @@ from sdekit.solution import Solution, Status
 from sdekit.steppers import (
     DDIM,
     RK4,
+    SRA1,
+    SRI1W1,
     STEPPERS,
     DPMpp2M,
     Euler,
     EulerMaruyama,
     ExactLinear,
     Heun,
+    Milstein,
 )
 from sdekit.version import __version__
 
@@ -28,6 +31,8 @@ __all__ = [
     "EDM",
     "OU",
     "RK4",
+    "SRA1",
+    "SRI1W1",
     "STEPPERS",
     "VE",
     "VP",
@@ -46,6 +51,7 @@ __all__ = [
     "GaussianMixture",
     "Heun",
     "Increment",
+    "Milstein",
     "RecordedBrownian",
     "SdekitError",
     "Solution",

@@ -202,7 +202,7 @@ def test_the_exact_way_back_of_a_process_with_matrices():
 def linear_run(name, A, b, G, times) -> Map:
     """A step method on dx = (A(t) x + b(t)) dt + G dW."""
     x, draws = np.array([start(0), start(1)]), range(G.shape[1])
-    kick = lambda k, t: G @ np.array([noise(k, j) for j in draws])  # noqa: E731
+    kick = lambda k, t, z=noise: G @ np.array([z(k, j) for j in draws])  # noqa: E731
     forms = GOLDEN[name].method(lambda t, y: A(t) @ y + b(t), kick, [mp.mpf(t) for t in times], x)
     return Map.of(forms)
 

@@ -5,17 +5,31 @@ from __future__ import annotations
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.reverse import Reverse
+from sdekit.steppers import sra, sri, weak_runge_kutta
 from sdekit.steppers.base import Spec, Stepper
 from sdekit.steppers.ddim import DDIM
 from sdekit.steppers.dpmpp import DPMpp2M
 from sdekit.steppers.euler_maruyama import EulerMaruyama
 from sdekit.steppers.exact import ExactLinear
-from sdekit.steppers.runge_kutta import RK4, Euler, Heun
+from sdekit.steppers.milstein import Milstein
+from sdekit.steppers.runge_kutta import RK4, Euler, ExplicitRungeKutta, Heun, Tableau
+from sdekit.steppers.sra import SRA1, SRATableau
+from sdekit.steppers.sri import SRI1W1, SRITableau
+from sdekit.steppers.weak_runge_kutta import WeakTableau
 
 STEPPERS: dict[str, type[Stepper]] = {
-    stepper.spec.name: stepper for stepper in (EulerMaruyama, Euler, Heun, RK4, ExactLinear, DDIM, DPMpp2M)
+    stepper.spec.name: stepper
+    for stepper in (EulerMaruyama, Milstein, SRA1, SRI1W1, Euler, Heun, RK4, ExactLinear, DDIM, DPMpp2M)
 }
 """Name → stepper class."""
+
+TABLEAUS: dict[str, Tableau | SRATableau | SRITableau | WeakTableau] = {
+    **{name: stepper.tableau for name, stepper in STEPPERS.items() if issubclass(stepper, ExplicitRungeKutta)},
+    **sra.TABLEAUS,
+    **sri.TABLEAUS,
+    **weak_runge_kutta.TABLEAUS,
+}
+"""Name → tableau: those of the steppers, and published ones that no stepper takes yet."""
 
 
 def get(stepper: str | Stepper) -> Stepper:

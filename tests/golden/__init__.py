@@ -40,11 +40,11 @@ def step_method(method, stochastic: bool) -> Golden:
     """A golden law for every kind of problem from a step method."""
 
     def reverse(line: Line, eta, times, x: Form, i: int) -> Form:
-        kick = lambda k, t: mp.mpf(eta) * mp.sqrt(line.process.g2(t)) * noise(k, i)  # noqa: E731
+        kick = lambda k, t, z=noise: mp.mpf(eta) * mp.sqrt(line.process.g2(t)) * z(k, i)  # noqa: E731
         return method(lambda t, y: line.reverse_drift(t, y, eta), kick, times, x)
 
     def forward(line: Line, times, x: Form, i: int) -> Form:
-        kick = lambda k, t: mp.sqrt(line.process.g2(t)) * noise(k, i)  # noqa: E731
+        kick = lambda k, t, z=noise: mp.sqrt(line.process.g2(t)) * z(k, i)  # noqa: E731
         return method(line.drift, kick, times, x)
 
     return Golden(reverse, forward if stochastic else None, method)
@@ -52,6 +52,9 @@ def step_method(method, stochastic: bool) -> Golden:
 
 GOLDEN: dict[str, Golden] = {
     "euler-maruyama": step_method(step_methods.euler_maruyama, stochastic=True),
+    "milstein": step_method(step_methods.milstein, stochastic=True),
+    "sra1": step_method(step_methods.sra1, stochastic=True),
+    "sri1w1": step_method(step_methods.sri1w1, stochastic=True),
     "euler": step_method(step_methods.euler, stochastic=False),
     "heun": step_method(step_methods.heun, stochastic=False),
     "rk4": step_method(step_methods.rk4, stochastic=False),

@@ -1,8 +1,9 @@
 r"""Arithmetic of golden laws: affine forms with coefficients of 40 digits.
 
 On affine problems a state is $x = c + \sum_i a_i\,x_{0,i} + \sum_{k,i} b_{ki}\,z_{ki}$ throughout a run, with the
-start $x_0$ and standard normals $z_{ki}$, one for every step k and noise i. A :class:`Form` holds these coefficients
-and knows sums and multiples, so that a scheme is written as the paper prints it and its law is read off at the end.
+start $x_0$ and standard normals $z_{ki}$, one for every step k and noise i, and another for its Lévy area. A :class:`Form` holds these
+coefficients and knows sums and multiples, so that a scheme is written as the paper prints it and its law is read off at
+the end.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ def noise(k: int, i: int) -> Form:
     return Form({("noise", k, i): mp.one})
 
 
+def levy(k: int, i: int) -> Form:
+    """Standard normal i of the Lévy areas of step k."""
+    return Form({("levy", k, i): mp.one})
+
+
 @dataclass(frozen=True)
 class Map:
     r"""What a run does to a law: $N(m, C) \mapsto N(c + A m,\; A C A^\top + S)$."""
@@ -71,7 +77,7 @@ class Map:
         """Read off the last state, one form per coordinate."""
         x = list(forms)
         d = len(x)
-        draws = sorted({key for form in x for key in form.coefficients if key != 1 and key[0] == "noise"})
+        draws = sorted({key for form in x for key in form.coefficients if key != 1 and key[0] != "start"})
         B = mp.matrix(d, max(1, len(draws)))
         for i, form in enumerate(x):
             for j, key in enumerate(draws):
