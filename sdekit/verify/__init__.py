@@ -1,6 +1,7 @@
 """What law did that solver really produce? Exact laws, exact flows and orders of the production solvers."""
 
 from sdekit.problems.quantile_flow import mid_quantiles, quantile_flow
+from sdekit.verify import conditions
 from sdekit.verify.affine import AffineMap, affine_map, numerical_law, probe
 from sdekit.verify.budget import ErrorBudget, error_budget
 from sdekit.verify.claims import Claim, claims
@@ -30,6 +31,7 @@ __all__ = [
     "check_stepper",
     "checks",
     "claims",
+    "conditions",
     "error_budget",
     "fit_order",
     "law_error",
