@@ -57,11 +57,11 @@ def test_twice_the_bias_bounds_the_error(size):
     assert np.nanmedian([e.bias for _, e in found]) <= 2 * np.nanmedian([error for error, _ in found])
 
 
-@pytest.mark.parametrize(("size", "wrong", "rejected"), [(1.0, 0, 2), (8.0, 1, 15)])
+@pytest.mark.parametrize(("size", "wrong", "rejected"), [(1.0, 0, 2), (8.0, 1, 10)])
 def test_no_claim_half_an_order_off_agrees(size, wrong, rejected):
-    """Of 150 random expansions; at size 8 most are far from asymptotic, and one claim in a hundred may slip through."""
+    """Of 100 random expansions; at size 8 most are far from asymptotic, and one claim in a hundred may slip through."""
     agreed = missed = 0
-    for p, errors in expansions(np.random.default_rng(2), size, 150):
+    for p, errors in expansions(np.random.default_rng(2), size, 100):
         estimate = fit(errors)
         agreed += any(estimate.consistent_with(q) for q in (p - 0.5, p + 0.5, p - 1, p + 1))
         missed += estimate.verdict(p) in ("exceeds", "falls short")
@@ -88,7 +88,7 @@ def test_a_cusp_at_the_finest_level_is_no_measurement():
 def test_components_that_change_sign():
     """Root mean squares of four components with random signs and next terms: never a wrong claim."""
     rng = np.random.default_rng(3)
-    for _ in range(100):
+    for _ in range(60):
         p, c = float(rng.choice([1, 2, 3, 4])), rng.normal(size=(4, 3)) * (1, 3, 6)
         errors = H**p * np.sqrt(np.mean([(a + b * H + d * H**2) ** 2 for a, b, d in c], axis=0))
         estimate = fit(errors)
@@ -224,17 +224,17 @@ def coupled(p: float, D: float, paths: int, correlation: float, seed: int) -> to
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
 def test_the_bootstrap_covers(correlation):
-    """30 ladders of 1000 paths each, seeds 0 to 29.
+    """20 ladders of 1000 paths each, seeds 0 to 19.
 
-    Of a standard normal, the root mean square of 30 lies in [0.45, 1.75] but for 1e-6. The order is a Student-like
+    Of a standard normal, the root mean square of 20 lies in [0.3, 1.9] but for 1e-6. The order is a Student-like
     ratio with a window that noise chooses, so nothing sharper is asserted.
     """
-    found = [fit_order(STEPS, squares=coupled(1.0, 0.5, 1000, correlation, seed), seed=seed) for seed in range(30)]
+    found = [fit_order(STEPS, squares=coupled(1.0, 0.5, 1000, correlation, seed), seed=seed) for seed in range(20)]
     z = np.array([(e.order - 1.0) / e.sampling for e in found])
-    assert 0.45 < np.sqrt(np.mean(z**2)) < 1.75
+    assert 0.3 < np.sqrt(np.mean(z**2)) < 1.9
     assert np.mean([abs(e.order - 1.0) <= 2 * e.uncertainty for e in found]) >= 0.75
     naive = np.array([(e.order - 1.0) / (e.sampling / 4) for e in found])  # a standard error four times too small
-    assert np.sqrt(np.mean(naive**2)) > 1.75
+    assert np.sqrt(np.mean(naive**2)) > 1.9
 
 
 def test_paths_are_resampled_alike_on_all_levels():

@@ -16,8 +16,9 @@ Two errors of p are told apart.
   the true error of p in more than nine cases of ten (``tests/test_order_estimate.py``).
 
 *Window.* Levels within 50 floors, or within 50 of the height of a plateau (:mod:`sdekit.verify.plateau`), or with a
-relative standard error above 1/3, are out, and so is what comes after round-off. The window is the finest four others, and then each coarser one as long as
-the bias with it is at most half of the sampling error: exact errors want the finest levels, noisy ones many.
+relative standard error above 1/3, are out, and so is what comes after round-off. The window is the finest four others,
+and then each coarser one as long as the bias with it is at most half of the sampling error: exact errors want the
+finest levels, noisy ones many.
 
 References: [rubin1981].
 """

@@ -11,8 +11,8 @@ $C h^p$ for ever. Four things end it, looked for in this order at the finest lev
   $$ e = C h^p (1 + D h) + c, \qquad |C h^p (1 + D h) - c|, \qquad \bigl(C^2 h^{2p} (1 + D h)^2 + c^2\bigr)^{1/2} $$
 
   describes every level, c is at least half of the last error and at most a third of the first, local orders have
-  fallen by three tenths, and $C h^p (1 + D h)$ with $p \ge 1/4$ does not describe them. That the first form with p = 1 *is* $c\,h^0 (1 + D h)$, and
-  so an excellent fit of order zero, is why a plateau is looked for before an order;
+  fallen by three tenths, and $C h^p (1 + D h)$ with $p \ge 1/4$ does not describe them. That the first form with
+  p = 1 *is* $c\,h^0 (1 + D h)$, and so an excellent fit of order zero, is why a plateau is looked for before an order;
 - *round-off* again: errors that have fallen and now grow like $N^{1/2}$ to $N$, as sums of N roundings do.
 """
 
@@ -155,24 +155,26 @@ def _describe(form: Callable[[Array, float], Array], h: Array, e: Array, noise: 
 
     Starts at several p; log C, p, D and log c are held to what errors can show. Five levels leave out D.
     """
-    from scipy.optimize import least_squares  # slow to import, and only orders need it
+    from scipy.optimize import leastsq  # slow to import, and only orders need it
 
     allowed = np.hypot(0.02 + 0.08 * h**2, 3.0 * noise) * e
     plain = form is _power
 
+    last = math.log(e[-1])
+    least, most = np.array([-7.0, -1.0, -0.95, last - 1.0]), np.array([3.0, 8.0, 1e3, last + 1.0])
+
     def parts(q: Array) -> tuple[Array, float]:
-        term = e[0] * np.exp(q[0] + q[1] * np.log(h)) * (1.0 + (q[2] if len(e) > 5 or plain else 0.0) * h)
-        return term, 0.0 if plain else float(np.exp(q[3]))
+        log_c, p, d, log_constant = np.clip(q, least, most)
+        term = e[0] * np.exp(log_c + p * np.log(h)) * (1.0 + (d if len(e) > 5 or plain else 0.0) * h)
+        return term, 0.0 if plain else float(np.exp(log_constant))
 
     def residuals(q: Array) -> Array:
         misfit: Array = (form(*parts(q)) - e) / allowed
         return misfit
 
-    last = math.log(e[-1])
-    bounds = [-7.0, -1.0, -0.95, last - 1.0], [3.0, 8.0, 1e3, last + 1.0]
     for order in (2.0, 1.0, 3.0):
-        fit = least_squares(residuals, [0.0, order, 0.0, last], bounds=bounds, max_nfev=50)
-        if np.abs(fit.fun).max() <= 1.0:
-            term, c = parts(fit.x)
-            return _Form(float(fit.x[1]), c, term)
+        q = leastsq(residuals, [0.0, order, 0.0, last], full_output=True, ftol=1e-6, xtol=1e-6, maxfev=200)[0]
+        if np.abs(residuals(q)).max() <= 1.0:
+            term, c = parts(q)
+            return _Form(float(np.clip(q[1], least[1], most[1])), c, term)
     return None
