@@ -175,7 +175,7 @@ def test_a_plateau_is_found_before_it_is_level(form, p):
 
 def test_a_plateau_at_a_thousandth_is_not_read_as_a_low_order():
     """Second order down to 1e-3. The fine levels alone would be of order near zero, the whole near one."""
-    steps = (8, 16, 32, 64, 128, 256)
+    steps = (8, 16, 32, 64, 128, 256, 512)
     errors = (8.0 / np.array(steps)) ** 2 + 1e-3
     estimate = fit(errors, steps=steps)
     assert estimate.plateau == Plateau(pytest.approx(1e-3, rel=0.05), 256, BIAS)
@@ -186,6 +186,14 @@ def test_a_plateau_at_a_thousandth_is_not_read_as_a_low_order():
     assert above.order == pytest.approx(2.0, abs=0.1)
     assert above.window[-1] < above.plateau.first
     assert above.verdict(2.0) == "falls short"
+
+
+@pytest.mark.parametrize("D", [3.0, 10.0, 40.0])
+def test_a_slow_approach_is_not_a_plateau(D):
+    """Local orders fall from 1.4 towards one half; they do not go on to zero."""
+    estimate = fit(H**0.5 * (1 + D * H))
+    assert estimate.plateau is None
+    assert estimate.verdict(0.5) == ("agrees" if D < 40 else "exceeds")  # D h > 1 on every level: no expansion yet
 
 
 def test_a_method_of_order_zero_is_not_a_plateau():

@@ -274,6 +274,8 @@ def _least_squares(h: Array, y: Array, whiten: Array, terms: int) -> tuple[float
         return slopes
 
     slope = (y[-2] - y[-1]) / (log_h[-2] - log_h[-1])
+    # From D = 0 only. A start at large D reads some smooth ladders as one order less with D h > 1 throughout, which is
+    # no expansion (27 of 400 random ones, against none).
     start = [y[-1] - slope * log_h[-1], slope, *[0.0] * terms]
     q = leastsq(residuals, start, Dfun=jacobian, full_output=True, xtol=1e-10, ftol=1e-10)[0]
     return float(q[1]), np.linalg.pinv(jacobian(q))[1] @ whiten

@@ -11,7 +11,7 @@ $C h^p$ for ever. Four things end it, looked for in this order at the finest lev
   $$ e = C h^p (1 + D h) + c, \qquad |C h^p (1 + D h) - c|, \qquad \bigl(C^2 h^{2p} (1 + D h)^2 + c^2\bigr)^{1/2} $$
 
   describes every level, c is at least half of the last error and at most a third of the first, local orders have
-  fallen by three tenths, and $C h^p (1 + D h)$ with $p \ge 1/4$ does not describe them. That the first form with
+  fallen by half, and $C h^p (1 + D h)$ with $p \ge 1/4$ does not describe them. That the first form with
   p = 1 *is* $c\,h^0 (1 + D h)$, and so an excellent fit of order zero, is why a plateau is looked for before an order;
 - *round-off* again: errors that have fallen and now grow like $N^{1/2}$ to $N$, as sums of N roundings do.
 """
@@ -113,7 +113,7 @@ def _levels_off(steps: Array, errors: Array, noise: Array) -> Plateau | None:
         return Plateau(constant, int(steps[_tail(~beyond)]), "end-point bias")
     N, e, noise = steps[-_TERMS:], errors[-_TERMS:], noise[-_TERMS:]
     local = _local(N, e)
-    if len(e) < 5 or local[-1] >= 0.7 * local.max():  # where c is half of the error, the order is halved
+    if len(e) < 5 or local[-1] >= 0.5 * local.max():  # where c is half of the error, the order is halved
         return None
     fits = [_describe(form, N[0] / N, e, noise) for form in (_power, _sum, _difference, _root)]
     if fits[0] is not None and fits[0].p >= _LOWEST:
@@ -172,8 +172,11 @@ def _describe(form: Callable[[Array, float], Array], h: Array, e: Array, noise: 
         misfit: Array = (form(*parts(q)) - e) / allowed
         return misfit
 
-    for order in (2.0, 1.0, 3.0):
-        q = leastsq(residuals, [0.0, order, 0.0, last], full_output=True, ftol=1e-6, xtol=1e-6, maxfev=200)[0]
+    starts = ((2.0, 0.0), (1.0, 0.0), (3.0, 0.0), *(((0.5, 10.0), (1.0, 10.0)) if plain else ()))
+    for order, bend in starts:
+        q = leastsq(
+            residuals, [-math.log1p(bend), order, bend, last], full_output=True, ftol=1e-6, xtol=1e-6, maxfev=200
+        )[0]
         if np.abs(residuals(q)).max() <= 1.0:
             term, c = parts(q)
             return _Form(float(np.clip(q[1], least[1], most[1])), c, term)
