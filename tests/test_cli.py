@@ -18,9 +18,9 @@ from sdekit import problems
 from sdekit.cli import COMMANDS, choices, main
 from sdekit.cli.catalogue import orders
 from sdekit.cli.command import parser_of
-from sdekit.cli.converge import declared_order
 from sdekit.cli.formula import readable
 from sdekit.steppers import registry
+from sdekit.verify.claims import declared_order
 
 LONG = {"study", "report", "train", "bench"}  # commands whose examples take more than seconds
 EXAMPLES = [(name, line) for name, command in COMMANDS.items() for line, _ in command.examples]
@@ -236,7 +236,7 @@ def test_declared_orders_by_problem():
     cases = [("vp-gaussian", {"eta": 1.0}), ("vp-mixture", {"eta": 1.0}), ("gbm", {}), ("vp-mixture", {})]
     found = [problems.get(name, **options) for name, options in cases]
     assert [p.noise_class for p in found[:3]] == ["linear-additive", "additive", "diagonal"]
-    assert [declared_order(spec, p, "strong") for p in found] == [1.0, 1.0, 0.5, spec.ode]
+    assert [declared_order(spec, p, "strong")[1] for p in found] == [1.0, 1.0, 0.5, spec.ode]
 
 
 # --- refusals ---------------------------------------------------------------------------------------

@@ -187,7 +187,6 @@ def _stepper_page(name: str) -> Iterable[Any]:
 
 def _certified(name: str) -> Iterable[Any]:
     """The certificate that speaks for each declared fact, and a picture of them."""
-    from sdekit.cli import verify
     from sdekit.cli.chart import chart
     from sdekit.verify import certificates
 
@@ -195,13 +194,13 @@ def _certified(name: str) -> Iterable[Any]:
     if not found:
         return
     best = list(certificates.by_fact(found).values())
-    yield page.table("certified", verify.HEAD, [verify.row(c) for c in best])
+    rows = [(c.fact, "exact" if c.declared is None else f"{c.declared:g}", c.measured, c.kind, c.where) for c in best]
+    yield page.table("certified", ("fact", ">declared", ">measured", "error", "problem"), rows)
     yield chart([(f"{c.fact}: {c.kind} on {c.where}", c.steps, c.errors) for c in best])
     held, made = sum(c.holds for c in found), found[0]
-    yield (
-        f"{held} of {len(found)} claims held on {made.date}, with sdekit {made.versions['sdekit']} and torch "
-        f"{made.versions['torch']}: sdekit verify {name} --only order"
-    )
+    programs = " and ".join(f"{program} {version}" for program, version in made.versions.items())
+    yield page.fill(f"{held} of {len(found)} claims held on {made.date}, with {programs}.")
+    yield f"again: sdekit verify {name} --only order"
 
 
 def _problem_for(stepper: Stepper) -> tuple[str, str] | None:

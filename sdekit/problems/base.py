@@ -105,7 +105,7 @@ class Problem:
             return False
         if isinstance(self.sde, Reverse):
             return self.sde.score.affine
-        return self.linear is not None or isinstance(self.sde, LinearProcess)
+        return self.linear is not None or isinstance(self.sde, LinearProcess) or self.gaussian
 
     @property
     def gaussian(self) -> bool:

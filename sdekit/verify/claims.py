@@ -42,6 +42,7 @@ _LADDERS: dict[str, tuple[int, ...]] = {
     "doubling": (8, 16, 32, 64, 128),
 }
 _EXACT_LADDER = (1, 4, 64)
+_BLUNT = 0.12  # uncertainty beyond which a sampled order says nothing
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,13 @@ class Claim:
         found = problems.get(self.problem, **({} if self.eta is None else {"eta": self.eta}))
         return replace(found, grid=functools.partial(_jagged, found.grid)) if self.jagged else found
 
-    def measure(self, stepper: str | Stepper, steps: Sequence[int] | None = None) -> OrderEstimate:
+    def measure(self, stepper: str | Stepper, steps: Sequence[int] | None = None, seed: int = 0) -> OrderEstimate:
         """The order that the stepper has.
 
         Args:
             stepper: A registry name or a stepper.
             steps: Step counts; by default those that suit the method.
+            seed: Of coupled paths, where the method needs them.
         """
         if steps is None:
             steps = _EXACT_LADDER if math.isinf(self.declared) else _LADDERS[self.method]
@@ -90,17 +92,23 @@ class Claim:
                 steps = tuple(n // 4 for n in steps)  # before round-off
             steps = tuple(3 * n // 2 for n in steps) if self.jagged else steps
         with torch.no_grad():
-            return order(self.make(), stepper, self.kind, steps)
+            return order(self.make(), stepper, self.kind, steps, seed=seed)
 
     def holds(self, estimate: OrderEstimate) -> bool:
-        """Whether the declared order was reached; infinity is an error of round-off at every level."""
-        if math.isinf(self.declared):
-            return estimate.exact
-        return estimate.exact or estimate.order >= self.declared - TOLERANCE - 2.0 * estimate.uncertainty
+        """Whether the declared order was reached; infinity is an error of round-off at every level.
+
+        A sampled order holds unless it is four of its uncertainties short (false alarm 3e-5), and that is less than half
+        an order.
+        """
+        if self.method in ("paths", "doubling"):
+            short = self.declared - TOLERANCE - estimate.order
+            return estimate.uncertainty <= _BLUNT and short <= 4.0 * estimate.uncertainty
+        return estimate.reaches(self.declared, TOLERANCE)
 
     def sharp(self, estimate: OrderEstimate) -> bool:
         """Whether the order is the declared one, and no higher."""
-        return self.holds(estimate) and (math.isinf(self.declared) or estimate.consistent_with(self.declared))
+        wanted = "exact" if math.isinf(self.declared) else "agrees"
+        return estimate.verdict(self.declared, TOLERANCE) == wanted
 
 
 def declared_order(spec: Spec, problem: Problem, kind: str) -> tuple[str, float] | None:
@@ -171,6 +179,8 @@ def _about(spec: Spec, name: str, eta: float | None, problem: Problem) -> Iterat
         if found is None or method is None:
             continue
         fact, declared = found
+        if method in ("paths", "doubling") and declared < 1.0:
+            continue  # half an order takes too many paths; linear problems have it exactly
         if not math.isinf(declared) or fact == "weak/linear-additive" or isinstance(problem.law, Gaussian):
             yield Claim(kind, name, eta, fact, declared, method)
         if kind == "w2" and method == "affine" and eta in (0.0, 1.0) and not math.isinf(declared):
@@ -195,8 +205,8 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
         if spec.increments == "three-point":
             return None
         method = strong_method(problem)
-        if method == "doubling" and eta not in (None, 1.0):
-            return None
+        if method == "doubling" and eta is not None and (eta != 1.0 or not spec.needs_schedule):
+            return None  # a method that takes other problems shows its order there, against known solutions
         return "isometry" if method == "affine" else method
     method = weak_method(problem)
     plane = method == "backward" and problem.initial.event_shape.numel() > 1  # it can be had, but takes minutes

@@ -16,7 +16,6 @@ Only coupled paths sample.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -189,9 +188,4 @@ def _order_on_paths(problem: Problem, stepper: Stepper, steps: Sequence[int], sa
     squares = torch.stack([(a - b).flatten(1).square().sum(1) for a, b in zip(runs, truths, strict=False)])
     if problem.unresolved is not None:
         squares = squares + problem.unresolved(path.times)
-    mean = squares.mean(1)
-    relative = (0.5 * squares.std(1) / mean / samples**0.5).tolist()  # of the root of the mean
-    whole = fit_order(steps, mean.sqrt().tolist(), sampled=relative)
-    parts = [fit_order(steps, part.mean(1).sqrt().tolist(), sampled=relative).order for part in squares.chunk(16, 1)]
-    sampling = float(torch.tensor(parts).std()) / len(parts) ** 0.5
-    return replace(whole, uncertainty=max(whole.uncertainty, sampling))
+    return fit_order(steps, squares=squares, seed=random.key(seed, 2))
