@@ -10,7 +10,8 @@ import torch
 
 import sdekit as sk
 from sdekit import random
-from sdekit.brownian import _BLOCK_NORMALS, PathNoise, StepNoise
+from sdekit.brownian import _BLOCK_NORMALS, BrownianGrid, PathNoise, RecordedBrownian, StepNoise
+from sdekit.errors import SdekitError
 
 
 def path(batch: int = 5, steps: int = 64, **options: object) -> sk.BrownianGrid:
@@ -144,3 +145,86 @@ def test_path_noise_takes_the_type_of_the_state() -> None:
     (increment,) = noise.increments(0)
     assert increment.w.dtype == torch.float32
     assert torch.equal(increment.w, path().increment(0.5, 2.0).w.float())
+
+
+# --- space-time Lévy areas and three-point variables --------------------------------------------------
+
+
+def seen(times, z0, z1):
+    """∫ over a fine grid: W and H of [0, 1] from orthonormal coefficients on its intervals, by their definition."""
+    t = torch.as_tensor(times, dtype=torch.float64)
+    h = t.diff()
+    w = z0 * h.sqrt()[:, None]
+    area = z1 * (h / 12).sqrt()[:, None]
+    inner = h[:, None] * (area + 0.5 * w)  # ∫ (W_u − W_s) du over each interval
+    before = torch.cat([torch.zeros_like(w[:1]), w.cumsum(0)[:-1]])
+    integral = (inner + h[:, None] * before).sum(0)
+    total = w.sum(0)
+    return total, integral / float(t[-1] - t[0]) - 0.5 * total, w, area
+
+
+def test_levy_areas_combine_as_the_integral_says():
+    times = [0.0, 0.1, 0.4, 0.55, 1.3]
+    z = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    total, area, w, h = seen(times, *z)
+    path = RecordedBrownian(times, w, h)
+    whole = path.increment(0.0, 1.3)
+    torch.testing.assert_close(whole.w, total, rtol=0, atol=1e-15)
+    torch.testing.assert_close(whole.h, area, rtol=0, atol=1e-15)
+    first, second = path.increment(0.0, 0.4), path.increment(0.4, 1.3)
+    joined = RecordedBrownian([0.0, 0.4, 1.3], torch.stack([first.w, second.w]), torch.stack([first.h, second.h]))
+    torch.testing.assert_close(joined.increment(0.0, 1.3).h, area, rtol=0, atol=1e-15)
+    assert float((whole.h - h.sum(0)).abs().max()) > 0.1  # areas do not simply add up
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_levy_areas_have_the_right_joint_law(steps):
+    """Seed 8, 40 000 paths: Var W = T, Var H = T/12, Cov = 0; each |z| < 5 (false alarm 6e-7)."""
+    n, end = 40_000, 2.0
+    drawn = BrownianGrid((n,), 0.0, end, steps, seed=8, levy="space-time").increment(0.0, end)
+    for product, mean, variance in [
+        (drawn.w * drawn.w, end, 2 * end**2),
+        (drawn.h * drawn.h, end / 12, 2 * (end / 12) ** 2),
+        (drawn.w * drawn.h, 0.0, end * end / 12),
+    ]:
+        assert abs(float(product.mean()) - mean) < 5 * (variance / n) ** 0.5
+
+
+def test_levy_areas_leave_the_increments_as_they_are():
+    plain, full = (BrownianGrid((3, 2), steps=8, seed=4, levy=levy) for levy in ("none", "space-time"))
+    assert torch.equal(plain.increment(0.25, 0.75).w, full.increment(0.25, 0.75).w)
+    assert plain.increment(0.25, 0.75).h is None
+    assert float(full.increment(0.5, 0.5).h.abs().max()) == 0.0
+
+
+def test_a_path_that_is_run_backwards_shows_minus_h():
+    path = BrownianGrid((3,), steps=4, seed=4, levy="space-time")
+    (down,) = PathNoise(path, torch.float64, [[(0.75, 0.25)]]).increments(0)
+    (up,) = PathNoise(path, torch.float64, [[(0.25, 0.75)]]).increments(0)
+    assert torch.equal(down.w, up.w)
+    assert torch.equal(down.h, -up.h)
+
+
+def test_seeded_steps_draw_areas_and_three_points():
+    """Seed 3, 60 000 paths: three points with probabilities ⅙, ⅔, ⅙ (|z| < 5, false alarm 2e-6)."""
+    keys, interval, n = random.path_keys(3, 60_000), [[(0.0, 0.5)]], 60_000
+    (both,) = StepNoise(keys, (1,), torch.float64, interval, "space-time").increments(0)
+    (alone,) = StepNoise(keys, (1,), torch.float64, interval).increments(0)
+    assert torch.equal(both.w, alone.w)
+    assert float(both.h.var()) == pytest.approx(0.5 / 12, rel=0.03)
+    (discrete,) = StepNoise(keys, (1,), torch.float64, interval, "three-point").increments(0)
+    size = (3 * 0.5) ** 0.5
+    for value, share in ((-size, 1 / 6), (0.0, 2 / 3), (size, 1 / 6)):
+        found = float(((discrete.w - value).abs() < 1e-12).double().mean())
+        assert abs(found - share) < 5 * (share * (1 - share) / n) ** 0.5
+
+
+def test_bad_levy_areas_are_refused():
+    with pytest.raises(SdekitError, match="did you mean 'space-time'"):
+        BrownianGrid((1,), levy="space_time")
+    with pytest.raises(SdekitError, match="must be like the increments"):
+        RecordedBrownian([0.0, 1.0], torch.zeros(1, 2, 1), torch.zeros(1, 2))
+    problem = sk.problems.get("rotation")
+    x, grid = problem.initial.sample(4, seed=0), problem.grid(4)
+    with pytest.raises(SdekitError, match='levy="space-time"'):
+        sk.solve(problem.sde, x, grid, "sra1", noise=BrownianGrid.on(grid, (4, 2)))
