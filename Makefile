@@ -13,8 +13,10 @@ study: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
 
+# Every test, then one record for every claim of every stepper, kept with the package.
 certify: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "certify or not certify" -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/sdekit verify all --certify
 
 # All four run even if one fails, so that one call shows everything.
 lint: $(INSTALLED)

@@ -81,7 +81,7 @@ def _possible(run: Run) -> bool:
         return False
     try:
         stepper.prepare(problem.sde, problem.grid(2).tolist())
-        law_method(problem)
+        law_method(problem, stepper)
     except SdekitError:
         return False
     return True

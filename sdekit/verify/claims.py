@@ -97,7 +97,7 @@ class Claim:
     def holds(self, estimate: OrderEstimate) -> bool:
         """Whether the declared order was reached; infinity is an error of round-off at every level.
 
-        A sampled order holds unless it is four of its uncertainties short (false alarm 3e-5), and that is less than half
+        A sampled order holds unless it is four of its uncertainties short (false alarm 3e-5), which are less than half
         an order.
         """
         if self.method in ("paths", "doubling"):
@@ -194,9 +194,8 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
         return "flow"
     if kind == "w2":
         method = law_method(problem)
-        if method == "affine" and spec.increments == "three-point" and not silent:
-            return None
-        if method == "flow" or (method == "transport" and (silent or spec.increments != "w" or eta not in (None, 1.0))):
+        gaussian = spec.increments in ("w", "space-time") if method == "affine" else spec.increments == "w"
+        if not (silent or gaussian) or method == "flow" or (method == "transport" and eta not in (None, 1.0)):
             return None
         return method
     if silent:

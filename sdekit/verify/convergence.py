@@ -48,19 +48,26 @@ FLOOR: dict[Method, float] = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8,
 _QUANTILES = 256
 
 
-def law_method(problem: Problem) -> Method:
+def law_method(problem: Problem, stepper: Stepper | None = None) -> Method:
     """How the law of a run is had without sampling: by the affine probe, the exact flow, or transport of the density.
 
+    Args:
+        problem: The problem.
+        stepper: Whose run it is; any by default.
+
     Raises:
-        SdekitError: none of the three applies.
+        SdekitError: none of the three applies to the problem, or to what this stepper draws.
     """
+    kind = "w" if stepper is None or problem.sde.noise_type == "none" else stepper.spec.increments
     if isinstance(problem.initial, Gaussian) and isinstance(problem.law, Gaussian):
-        return "affine"
-    if problem.flow is not None:
+        if kind != "three-point":
+            return "affine"
+    elif problem.flow is not None:
         return "flow"
-    if problem.initial.event_shape.numel() == 1 and problem.law is not None:
+    elif problem.initial.event_shape.numel() == 1 and problem.law is not None and kind == "w":
         return "transport"
-    raise SdekitError(f"The problem {problem.name!r} has no exact law that a run could be compared with.")
+    of = "" if kind == "w" else f" for a method with {kind} noise"
+    raise SdekitError(f"The problem {problem.name!r} has no exact law{of} that a run could be compared with.")
 
 
 def law_error(problem: Problem, stepper: str | Stepper, steps: int) -> float:
@@ -73,7 +80,7 @@ def law_error(problem: Problem, stepper: str | Stepper, steps: int) -> float:
         SdekitError: the problem has no exact law, or the run was not affine.
     """
     chosen, grid = registry.get(stepper), problem.grid(steps)
-    method = law_method(problem)
+    method = law_method(problem, chosen)
     if method == "flow":
         return _flow_error(problem, chosen, grid)
     assert problem.law is not None
