@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 import sdekit
 from sdekit.cli import COMMANDS
 from sdekit.cli.command import parser_of
+from sdekit.report import drawing
+from sdekit.verify import certificates
+from sdekit.verify.certificates import Certificate
 
 project = "sdekit"
 author = "The sdekit authors"
@@ -134,6 +138,65 @@ def _orders() -> str:
     return _markdown(["name", "ODE", *_CLASSES], rows)
 
 
+_PICTURES = Path(__file__).parent / "_static" / "certificates"
+
+
+def _certificates() -> str:
+    """What was measured of every declared order, stepper by stepper, with a picture; the declared ones are the rest."""
+    parts = []
+    for name, stepper in sdekit.STEPPERS.items():
+        best = certificates.by_fact(certificates.load(name))
+        facts = dict(sorted(_declared(stepper.spec).items()))
+        rows = [_certified(fact, order, best.get(fact)) for fact, order in facts.items()]
+        table = _markdown(["fact", "declared", "measured", "problem", "how"], rows)
+        parts.append(f"### `{name}`\n\n{table}\n")
+        drawn = [c for c in best.values() if c.order is not None and min(c.errors) > 0.0]
+        if drawn:
+            _draw(drawn, _PICTURES / f"{name}.svg")
+            parts.append(f"![Errors of {name} against steps](_static/certificates/{name}.svg)\n")
+    return "\n".join(parts)
+
+
+def _declared(spec: sdekit.steppers.Spec) -> dict[str, float]:
+    """The facts of a Spec about orders."""
+    found = {f"strong/{c}": order for c, order in spec.strong.items()}
+    found |= {f"weak/{c}": order for c, order in spec.weak.items()}
+    return {fact: order for fact, order in ({"ode": spec.ode} | found).items() if order is not None}
+
+
+def _certified(fact: str, declared: float, c: Certificate | None) -> list[str]:
+    kind, _, noise = fact.partition("/")
+    name = "ODE" if kind == "ode" else f"{kind}, {noise}"
+    wanted = "exact" if math.isinf(declared) else f"{declared:g}"
+    if c is None:
+        return [name, wanted, "–", "", ""]
+    remark = "" if c.sharp else " (exceeds)" if c.holds else " (**falls short**)"
+    return [name, wanted, c.measured + remark, c.where, certificates.METHODS[c.method]]
+
+
+def _draw(drawn: Sequence[Certificate], path: Path) -> None:
+    """Errors against steps, one line for each fact, with its slope."""
+    figure = drawing.new_figure(3.0, 7.0)
+    axes = figure.add_axes((0.09, 0.16, 0.5, 0.8))
+    colours = [drawing.BLUE, drawing.RED, drawing.GREEN, drawing.WINE, drawing.INDIGO, drawing.OCHRE, drawing.TEAL]
+    labels = []
+    for i, c in enumerate(drawn):
+        colour, (n, e) = colours[i % len(colours)], (c.steps, c.errors)
+        if c.declared is not None:
+            slope = [e[-1] * (n[-1] / m) ** c.declared for m in n]
+            axes.loglog(n, slope, color=drawing.FAINT, linestyle="--", linewidth=0.9, zorder=1)
+        axes.loglog(n, e, color=colour, marker="osD^vPX"[i % 7], markersize=3.5, linewidth=1.2)
+        labels.append(drawing.Label(f"{c.fact}: {c.measured}", n[-1], e[-1], colour))
+    counts = sorted({m for c in drawn for m in c.steps})
+    ticks = [m for m in counts if m & (m - 1) == 0] or counts
+    axes.set_xticks(ticks, [str(m) for m in ticks])
+    axes.minorticks_off()
+    drawing.dress(axes, x="steps", y="error")
+    drawing.label_ends(axes, labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
 _ANSWERS = {
     "path": "path",
     "law": "law",
@@ -169,6 +232,7 @@ def _commands() -> str:
 _GENERATED = {
     "facts of the steppers": _facts,
     "orders of the steppers": _orders,
+    "certificates": _certificates,
     "commands": _commands,
     "problems": _problems,
 }
