@@ -251,7 +251,7 @@ def normals(s, t, points=8):
 
 
 def test_the_constant_of_sra1_that_no_linear_problem_shows():
-    r"""$dx_1 = dW$, $dx_2 = x_1^2\,dt$: a step errs by $h^2/\sqrt{30}$ from any x; a run over [0, T] by $h^{3/2}\sqrt{T/30}$.
+    r"""$dx_1 = dW$, $dx_2 = x_1^2\,dt$: a step errs by $h^2/\sqrt{30}$, and a run by $h^{3/2}\sqrt{T/30}$.
 
     The mean square is what the nodes leave open, 7/900 h⁴, and the distance from the mean given them, a polynomial.
     """
