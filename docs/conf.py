@@ -146,11 +146,11 @@ def _certificates() -> str:
     parts = []
     for name, stepper in sdekit.STEPPERS.items():
         best = certificates.by_fact(certificates.load(name))
-        facts = dict(sorted(_declared(stepper.spec).items()))
+        facts = _declared(stepper.spec)
         rows = [_certified(fact, order, best.get(fact)) for fact, order in facts.items()]
         table = _markdown(["fact", "declared", "measured", "problem", "how"], rows)
         parts.append(f"### `{name}`\n\n{table}\n")
-        drawn = [c for c in best.values() if c.order is not None and min(c.errors) > 0.0]
+        drawn = [best[f] for f in facts if f in best and best[f].order is not None and min(best[f].errors) > 0.0]
         if drawn:
             _draw(drawn, _PICTURES / f"{name}.svg")
             parts.append(f"![Errors of {name} against steps](_static/certificates/{name}.svg)\n")
@@ -159,8 +159,8 @@ def _certificates() -> str:
 
 def _declared(spec: sdekit.steppers.Spec) -> dict[str, float]:
     """The facts of a Spec about orders."""
-    found = {f"strong/{c}": order for c, order in spec.strong.items()}
-    found |= {f"weak/{c}": order for c, order in spec.weak.items()}
+    found = {f"strong/{c}": spec.strong[c] for c in _CLASSES if c in spec.strong}
+    found |= {f"weak/{c}": spec.weak[c] for c in _CLASSES if c in spec.weak}
     return {fact: order for fact, order in ({"ode": spec.ode} | found).items() if order is not None}
 
 
@@ -185,7 +185,7 @@ def _draw(drawn: Sequence[Certificate], path: Path) -> None:
         if c.declared is not None:
             slope = [e[-1] * (n[-1] / m) ** c.declared for m in n]
             axes.loglog(n, slope, color=drawing.FAINT, linestyle="--", linewidth=0.9, zorder=1)
-        axes.loglog(n, e, color=colour, marker="osD^vPX"[i % 7], markersize=3.5, linewidth=1.2)
+        axes.loglog(n, e, color=colour, marker="osD^vPXh"[i % 8], markersize=3.5, linewidth=1.2)
         labels.append(drawing.Label(f"{c.fact}: {c.measured}", n[-1], e[-1], colour))
     counts = sorted({m for c in drawn for m in c.steps})
     ticks = [m for m in counts if m & (m - 1) == 0] or counts
