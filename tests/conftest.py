@@ -1,6 +1,7 @@
 """Options and fixtures of the suite.
 
     pytest --device cuda --dtype float32
+    pytest -m statistical --seeds 7
 
 ``device`` and ``dtype`` reach every test that solves something. Tests that hold schedules, kernels and
 random numbers against the truth are in float64 whatever the option says. All randomness is seeded where it is
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 import sdekit as sk
+from sdekit import random
 
 BETAS = torch.linspace(1e-3, 0.2, 50, dtype=torch.float64)
 SIGMAS = torch.logspace(-2, 1.5, 12, dtype=torch.float64)
@@ -38,11 +40,23 @@ PROCESSES: dict[str, Callable[[], sk.linear.ScheduledProcess | sk.OU]] = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("sdekit")
     group.addoption("--device", default="cpu", help="device of the states that are solved")
+    group.addoption("--seeds", type=int, default=0, help="other noise under every seed, for tests marked statistical")
     group.addoption("--dtype", default="float64", choices=("float64", "float32"), help="type of those states")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def other_noise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under ``--seeds N`` every seed stands for other noise, in the tests that state a false-alarm rate."""
+    shift: int = request.config.getoption("--seeds")
+    if shift and request.node.get_closest_marker("statistical"):
+        keys = random.path_keys
+        monkeypatch.setattr(
+            random, "path_keys", lambda seed, *rest, **options: keys(random.key(seed, shift), *rest, **options)
+        )
 
 
 @pytest.fixture(scope="session")

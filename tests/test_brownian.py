@@ -60,6 +60,7 @@ def test_a_path_is_its_own_in_every_batch(steps: int, event: tuple[int, ...], dt
         assert torch.equal(at(paths), whole[paths])
 
 
+@pytest.mark.statistical
 def test_law_of_a_grid_path() -> None:
     """Variance t − s on an uneven grid, independent increments: |z| < 5, rate 6e-7 for each of 11."""
     times = [0.0, 0.1, 0.15, 0.7, 2.0, 2.3]
@@ -124,6 +125,7 @@ def test_step_noise_is_the_samples_own() -> None:
             assert torch.equal(part.increments(k)[0].w, whole.increments(k)[0].w[paths])
 
 
+@pytest.mark.statistical
 def test_step_noise_and_a_grid_path_of_one_seed_are_independent() -> None:
     """Else a run with noise=seed would see the path of BrownianGrid(seed) again: |z| < 5, rate 6e-7."""
     fine = sk.BrownianGrid((100, 20), 0.0, 50.0, 50, seed=6)
@@ -133,6 +135,7 @@ def test_step_noise_and_a_grid_path_of_one_seed_are_independent() -> None:
     assert abs(float(sum(products))) / math.sqrt(100 * 20 * 50) < 5
 
 
+@pytest.mark.statistical
 def test_variance_of_step_noise() -> None:
     """20,000 draws over an interval of 0.25, either way round; |z| < 5, rate 6e-7 each."""
     for interval in ((0.5, 0.75), (0.75, 0.5)):
@@ -177,6 +180,7 @@ def test_levy_areas_combine_as_the_integral_says():
     assert float((whole.h - h.sum(0)).abs().max()) > 0.1  # areas do not simply add up
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("steps", [1, 4])
 def test_levy_areas_have_the_right_joint_law(steps):
     """Seed 8, 40 000 paths: Var W = T, Var H = T/12, Cov = 0; each |z| < 5 (false alarm 6e-7)."""
@@ -205,6 +209,7 @@ def test_a_path_that_is_run_backwards_shows_minus_h():
     assert torch.equal(down.h, -up.h)
 
 
+@pytest.mark.statistical
 def test_seeded_steps_draw_areas_and_three_points():
     """Seed 3, 60 000 paths: three points with probabilities ⅙, ⅔, ⅙ (|z| < 5, false alarm 2e-6)."""
     keys, interval, n = random.path_keys(3, 60_000), [[(0.0, 0.5)]], 60_000

@@ -31,6 +31,7 @@ def stretched(law: sk.Gaussian | sk.GaussianMixture, variance: float, seed: int)
 # --- calibration ----------------------------------------------------------------------------------
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("law", [NORMAL, MILD], ids=["normal", "mixture"])
 def test_samples_of_the_law_pass_in_twenty_seeds(law):
     """False alarms: 2e-5 for both laws together."""

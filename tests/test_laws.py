@@ -347,6 +347,7 @@ def test_atoms_have_step_distribution_functions():
 # --- samples --------------------------------------------------------------------------------------
 
 
+@pytest.mark.statistical
 @every_law
 def test_sample_moments(name, shape, kind):
     """Seed 11, n = 10000, |z| < 5.5 for at most 32 + 528 statistics: false alarms below 2.2e-5 a law."""
@@ -367,6 +368,7 @@ def test_samples_of_a_line_have_its_distribution():
     assert stats.kstest(u.numpy(), "uniform").pvalue > 1e-6
 
 
+@pytest.mark.statistical
 def test_components_are_chosen_by_weight_and_never_at_weight_zero():
     """Seed 0, n = 20000, |z| < 5 for each of two frequencies: 1.2e-6."""
     law = GaussianMixture([0.0, 0.3, 0.7, 0.0], [0.0, 1.0, 2.0, 3.0], 0.0)

@@ -336,6 +336,7 @@ def test_the_optimum_under_multiplicative_noise():
     assert linear_errors(problem, EULER, 1).optimum == pytest.approx(square**0.5, rel=1e-10)
 
 
+@pytest.mark.statistical
 def test_coupled_paths_agree():
     """X = (cos W, sin W). Seed 5, 20000 paths: the mean square is within five of its standard errors; 6e-7."""
     samples, n = 20_000, 16

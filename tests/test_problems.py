@@ -533,6 +533,7 @@ def test_traps_of_matrices_that_do_not_commute():
     assert wrong > 1.5 * none
 
 
+@pytest.mark.statistical
 def test_traps_of_stiffness():
     """4 steps: h·30 = 7.5."""
     explicit, weak, implicit = (Taylor(second=0.0, implicit=a) for a in (0.0, 0.2, 1.0))
@@ -557,6 +558,7 @@ def slope(problem: Problem, stepper: StepMethod | str, steps: tuple[int, int] = 
     return float(np.log(coarse / fine) / np.log(steps[1] / steps[0]))
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("name", ["sinh", "arctan"])
 def test_traps_of_the_ito_correction(name):
     """Seed 7; over seeds the standard deviation is 0.04 at most."""
@@ -564,6 +566,7 @@ def test_traps_of_the_ito_correction(name):
     assert slope(LIBRARY[name], Taylor(ito=0.0)) < 0.15
 
 
+@pytest.mark.statistical
 @dataclass(frozen=True)
 class SRA1(StepMethod):
     r"""Rößler's SRA1, with the scale of H, the nodes of the noise and the node of the second drift to play with."""
@@ -602,12 +605,14 @@ def test_an_autonomous_problem_hides_wrong_nodes():
     assert slope(LIBRARY["square"], SRA1(noise=(0.0, 1.0), node=0.0)) == pytest.approx(1.5, abs=0.15)
 
 
+@pytest.mark.statistical
 def test_the_constant_of_sra1():
     """h^{3/2}/√30 on the square; 4000 paths, seed 7: over seeds 1.002 with a standard deviation of 0.009."""
     (error, _) = coupled(LIBRARY["square"], SRA1(), (16, 32), 4000)
     assert error * 16**1.5 * 30**0.5 == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.statistical
 @dataclass(frozen=True)
 class Geometric(StepMethod):
     """x exp(…) by the midpoint rule, with the noise affine between the ends that are named."""

@@ -253,6 +253,7 @@ def test_a_kernel_is_the_same_in_every_batch() -> None:
         assert torch.equal(kernel.sample(x[rows], z[rows]), whole[rows])
 
 
+@pytest.mark.statistical
 def test_simulation_against_the_marginal() -> None:
     """Euler–Maruyama on VP: against the law of the scheme itself, which is 1 % from the marginal.
 

@@ -167,6 +167,7 @@ def test_kolmogorov_smirnov() -> None:
     assert scipy.stats.kstest(angles.numpy() / math.pi, scipy.stats.uniform(-1, 2).cdf).pvalue > 1e-6
 
 
+@pytest.mark.statistical
 def test_tails() -> None:
     """Counts beyond 4 and 4.5; rate 1e-6 each by the exact binomial law."""
     z = block(4, 2000, 10, 100).flatten().abs()
@@ -175,6 +176,7 @@ def test_tails() -> None:
         assert scipy.stats.binomtest(count, len(z), 2 * scipy.stats.norm.sf(bound)).pvalue > 1e-6
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("seed", [0, 1, 77])
 @pytest.mark.parametrize("stream", [0, 1, STREAM_GRID])
 def test_no_correlation(seed: int, stream: int) -> None:
@@ -194,6 +196,7 @@ def test_no_correlation(seed: int, stream: int) -> None:
             assert abs(correlation(p, q)) < 5, where
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(("seed", "stream"), [(0, 0), (1, 1), (STREAM_GRID, STREAM_GRID), (0, 1), (1, 0)])
 def test_paths_and_steps_are_different_dimensions(seed: int, stream: int) -> None:
     """Keys of paths and steps are added: a seed that is also a stream must not make z symmetric in the two."""
@@ -203,6 +206,7 @@ def test_paths_and_steps_are_different_dimensions(seed: int, stream: int) -> Non
         assert abs(correlation(half[off], half.transpose(0, 1)[off])) < 5
 
 
+@pytest.mark.statistical
 def test_streams_and_seeds_are_independent() -> None:
     """Rate 6e-7 each."""
     base = block(9, 64, 64, 64)

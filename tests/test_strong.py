@@ -48,6 +48,7 @@ def test_euler_maruyama_on_a_line_is_what_it_is_by_hand(times):
     assert found.optimum == pytest.approx(bound, rel=1e-10)
 
 
+@pytest.mark.statistical
 def test_a_sampled_error_agrees():
     """Seed 4, 20 000 paths of 4096 intervals: within five standard errors (false alarm 6e-7)."""
     problem, n, grid = sk.OU(THETA, MU, S), 20_000, uniform(16)

@@ -131,6 +131,7 @@ def test_state_dependent_noise_and_several_noises_against_nested_quadrature():
         assert own == pytest.approx(float((weight * x**power).sum()), rel=1e-9)
 
 
+@pytest.mark.statistical
 def test_it_is_the_law_of_the_runs_of_solve():
     problem, n = Problem(VP(), MILD), 20_000
     grid = problem.grid(8)
