@@ -28,7 +28,7 @@ from sdekit.dynamics import sde
 from sdekit.elementary import cos, exp, sin
 from sdekit.laws import Gaussian
 from sdekit.problems.base import Problem, WeakAnswer
-from sdekit.typing import along
+from sdekit.typing import NoiseType, along
 
 
 @final
@@ -106,10 +106,11 @@ def hyperbolic_sine() -> Problem:
     )
 
 
-def arc_tangent() -> Problem:
+def arc_tangent(noise_type: NoiseType = "diagonal") -> Problem:
     r"""$dx = -\sin x \cos^3 x\,dt + \cos^2 x\,dW$, so $x_t = \arctan(W_t + \tan x_0)$.
 
-    Drift and noise are bounded with all their derivatives, as the theorems on convergence ask.
+    Drift and noise are bounded with all their derivatives, as the theorems on convergence ask. On the line a noise is
+    diagonal and scalar at once: told as scalar, this is the nonlinear problem of that class.
 
     References: [kloeden1992].
     """
@@ -120,10 +121,10 @@ def arc_tangent() -> Problem:
         return torch.cat([x, x * x, torch.sin(2.0 * x)], dim=-1)
 
     return Problem(
-        name="arctan",
-        summary="arctan of Brownian motion",
+        name="arctan" if noise_type == "diagonal" else f"arctan-{noise_type}",
+        summary=f"arctan of Brownian motion, as {noise_type} noise",
         detects="a wrong Itô correction: the drift is nothing else, and all fields are smooth and bounded",
-        sde=sde(lambda t, x: -torch.sin(x) * torch.cos(x) ** 3, lambda t, x: torch.cos(x) ** 2),
+        sde=sde(lambda t, x: -torch.sin(x) * torch.cos(x) ** 3, lambda t, x: torch.cos(x) ** 2, noise_type),
         initial=Gaussian([start], 0.0),
         grid=uniform(end),
         path=ClosedForm(lambda t, w, x0: torch.atan(w + torch.tan(x0))),

@@ -20,6 +20,7 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "gbm-martingale": linear.martingale,
     "sinh": closed_form.hyperbolic_sine,
     "arctan": closed_form.arc_tangent,
+    "arctan-scalar": partial(closed_form.arc_tangent, "scalar"),
     "cir": cox_ingersoll_ross,
     "nonautonomous-gbm": closed_form.nonautonomous_gbm,
     "kubo": linear.kubo,

@@ -34,7 +34,7 @@ _STEPS = {
     "flow": (16, 32, 64, 128, 256, 512),
     "transport": (16, 32, 64, 128, 256),
 }
-_QUICK_STEPS = {"affine": (32, 64, 128, 256), "flow": (32, 64, 128, 256), "transport": (16, 32, 64, 128)}
+_QUICK_STEPS = {"affine": (32, 64, 128, 256, 512), "flow": (32, 64, 128, 256), "transport": (16, 32, 64, 128)}
 _COST = {"affine": 3e-4, "flow": 1.5e-4, "transport": 1e-2}  # seconds per step
 
 
