@@ -7,13 +7,14 @@ $$ u_k(x) = E\,u_{k+1}\bigl(\Psi_k(x, \xi)\bigr), \qquad E\,\varphi(Y_N) = E\,u_
 which is compared with the exact $E\,\varphi(X_T)$. The expectation over ξ is a Gauss–Hermite rule for normals (W and,
 with Lévy areas, H), and the scheme's own three points for a weak method. $u_k$ lives on a grid that is uniform in
 $y_j$, $x_j = c_j + s_j \sinh y_j$, in one or two dimensions: dense where the law is, and reaching far into tails.
-Between the nodes it is interpolated by polynomials of degree 9 (7 in two dimensions), each from the nearest nodes, so
-that what happens at the edge stays there. All functionals are carried at once, one step after another, so that problems
+Between the nodes it is interpolated by polynomials of degree 11, each from the nearest nodes, so that what happens
+at the edge stays there. All functionals are carried at once, one step after another, so that problems
 which depend on time are no different.
 
-The grid of a step spans what paths reach whose noise and start are stretched by 2½: further out a law has about 1e-16
-of its probability. Images beyond are taken at the edge. The accuracy is estimated by doing everything again with fewer
-nodes of both kinds; a result that is not sure to be smaller than the error is refused.
+The grid of a step spans what paths reach whose noise is damped, and who are pushed along by up to r standard deviations
+of Brownian motion: to where the probability is about $e^{-r^2/2}$. Nothing is extrapolated, images beyond are taken at
+the edge. Everything is done on finer and finer levels, with more nodes, more points of every rule and wider grids,
+until two levels agree. Their difference is the accuracy that is stated, and a result that does not settle is refused.
 
 References: [kloeden1992] §9.7 for weak convergence.
 """
@@ -24,7 +25,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -33,22 +34,58 @@ from torch import Tensor
 
 from sdekit import random
 from sdekit.errors import SdekitError
-from sdekit.laws import Gaussian, Law
-from sdekit.problems.base import Problem
+from sdekit.laws import Gaussian, GaussianMixture, Law
+from sdekit.problems.base import Problem, WeakAnswer
 from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.verify.affine import run_times
 from sdekit.verify.steps import Steps
 
-_SPACING = {1: 0.0125, 2: 0.1}  # of the nodes, in y
-_STENCIL = {1: 10, 2: 8}  # of them in a polynomial
-_POINTS = {0: 1, 1: 20, 2: 10, 3: 7, 4: 6}  # of the Gauss–Hermite rule, by normals in a step
-_LESS = 0.8  # of both, for the estimate of accuracy
-_PILOTS, _STRETCH, _SEED = 4096, 2.5, 20_260_401
-_REACH = 8.5  # standard deviations of the initial law, in its quadrature
+_STENCIL = 12  # nodes in a polynomial
+_MARGIN = 3  # nodes beyond the pilots, as polynomials are worse at the last ones and a law may be dense there
+_LEAST = 12  # nodes between the ends, in each coordinate
+_NORMALS = 4  # at most, in one step
+_PILOTS, _SEED = 4096, 20_260_401
+_TINY = 1e-18  # weights below are left out
+_REACH = 8.5  # standard deviations of the initial law, in its quadrature by quantiles
 _CHUNK = 2**22  # elements of one temporary
-_SURE = 0.2  # largest share of the error that may be numerical
-_NEGLIGIBLE = 1e-9  # accuracy that is always good enough
+_ENOUGH, _SURE = 2e-3, 0.05  # shares of the error: where levels end, and the largest that may be numerical
+_NEGLIGIBLE = 1e-11  # accuracy that is always good enough
+
+
+@dataclass(frozen=True)
+class _Level:
+    """How finely everything is done.
+
+    Attributes:
+        spacing: Of the nodes, in y.
+        w: Points of the rule for a normal of W.
+        h: Points for one of H, whose effect on a step is smaller by half an order at least.
+        start: Points for each normal of the initial law.
+        push: r, of the paths that say how far the grid reaches.
+    """
+
+    spacing: float
+    w: int
+    h: int
+    start: int
+    push: float
+
+
+_LEVELS = {
+    1: (
+        _Level(0.12, 8, 3, 12, 5.5),
+        _Level(0.06, 12, 4, 20, 6.5),
+        _Level(0.03, 18, 5, 30, 7.5),
+        _Level(0.015, 26, 7, 42, 8.5),
+    ),
+    2: (
+        _Level(0.250, 4, 2, 8, 6.0),
+        _Level(0.170, 5, 2, 12, 6.5),
+        _Level(0.120, 7, 3, 16, 7.0),
+        _Level(0.085, 9, 4, 22, 7.5),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +95,7 @@ class WeakError:
     Attributes:
         errors: $E\,\varphi_i(Y_N) - E\,\varphi_i(X_T)$, shape (m,).
         norm: Root mean square over the functionals; no cusp, where a single one changes its sign.
-        accuracy: Estimated numerical error of the norm.
+        accuracy: How far the last two levels are apart: more than the numerical error of the norm.
     """
 
     errors: Tensor
@@ -70,7 +107,8 @@ def weak_error(problem: Problem, stepper: str | Stepper, steps: int) -> WeakErro
     """The exact weak error of a one-step method on a problem in one or two dimensions.
 
     Args:
-        problem: One whose ``weak`` is known.
+        problem: One whose ``weak`` is known, or whose ``law`` is Gaussian or a mixture: the functionals are then
+            :func:`trigonometric`.
         stepper: A registry name or a stepper, without memory.
         steps: Number of steps.
 
@@ -82,68 +120,117 @@ def weak_error(problem: Problem, stepper: str | Stepper, steps: int) -> WeakErro
     """
     chosen = registry.get(stepper)
     registry.check(chosen, problem.sde)
-    if problem.weak is None:
-        raise SdekitError(f"The problem {problem.name!r} has no functionals with exact means.")
+    answer = problem.weak
+    if answer is None and isinstance(problem.law, Gaussian | GaussianMixture):
+        answer = trigonometric(problem.law)
+    if answer is None:
+        raise SdekitError(f"The problem {problem.name!r} has no functionals with exact means: give it weak= or law=.")
     event = problem.initial.event_shape
-    if event.numel() not in _SPACING:
+    if event.numel() not in _LEVELS:
         raise SdekitError(f"weak_error is for one or two dimensions; {problem.name!r} has states of {tuple(event)}.")
     times = run_times(problem.sde, problem.grid(steps))
     with torch.no_grad():
         bound = Steps.of(problem.sde, chosen, times, event)
         most = max(map(bound.normals, range(len(bound))))
-        if most not in _POINTS:
-            raise SdekitError(f"{chosen.spec.name} draws {most} normals in a step; weak_error takes at most 4.")
-        boxes = _boxes(bound, problem.initial)
-        bound.check_memory(_start(problem.initial)[0][::7][:5], "weak_error")
-        full, less = (_means(bound, problem, boxes, share) for share in (1.0, _LESS))
-    errors = full - problem.weak.expectation.double()
-    norm, accuracy = (float(v.square().mean().sqrt()) for v in (errors, full - less))
+        if most > _NORMALS:
+            raise SdekitError(
+                f"{chosen.spec.name} draws {most} normals in a step; weak_error takes at most {_NORMALS}."
+            )
+        bound.check_memory(_start(problem.initial, _LEVELS[1][0])[0][::3][:5], "weak_error")
+        return _settled(bound, problem, answer, f"The weak error of {chosen.spec.name} on {problem.name!r} at {steps}")
+
+
+def _settled(steps: Steps, problem: Problem, answer: WeakAnswer, what: str) -> WeakError:
+    """The errors on the first level that agrees with the one before it."""
+    levels = _LEVELS[problem.initial.event_shape.numel()]
+    means = (_means(steps, problem.initial, answer.functional, level) for level in levels)
+    for coarse, fine in pairwise(means):
+        errors = fine - answer.expectation.double()
+        norm, accuracy = (float(v.square().mean().sqrt()) for v in (errors, fine - coarse))
+        if accuracy <= max(_ENOUGH * norm, _NEGLIGIBLE):
+            break
     if not accuracy <= max(_SURE * norm, _NEGLIGIBLE):
         raise SdekitError(
-            f"The weak error of {chosen.spec.name} on {problem.name!r} at {steps} steps is {norm:.2g}, but known to "
-            f"{accuracy:.1g} only: take more steps, or compare samples."
+            f"{what} steps is {norm:.2g}, but known to {accuracy:.1g} only: take more steps, or compare samples."
         )
     return WeakError(errors, norm, accuracy)
 
 
+def trigonometric(law: Gaussian | GaussianMixture, count: int = 12) -> WeakAnswer:
+    r"""Waves $\cos(\omega_i \cdot (x - m) + \theta_i)$ about the mean m of a law, with their exact means under it.
+
+    $$ E \cos(\omega \cdot (X - m) + \theta)
+       = \sum_k w_k\, e^{-\frac12 |F_k^\top \omega|^2} \cos(\omega \cdot (m_k - m) + \theta) $$
+
+    for components $N(m_k, F_k F_k^\top)$. The wave numbers run from ½ to 2 per standard deviation, in directions and
+    with phases spread by the golden ratio: bounded, smooth, and no symmetry of a law hides an error from all of them.
+
+    Args:
+        law: Whose expectations are wanted, of any event shape.
+        count: Number of functionals.
+    """
+    parts = law.components if isinstance(law, GaussianMixture) else (law,)
+    weights = law.weights if isinstance(law, GaussianMixture) else torch.ones(1)
+    centre, sd = law.mean.double().reshape(-1), law.variance.double().reshape(-1).sqrt()
+    turns = torch.arange(1, count + 1, dtype=torch.float64) * (0.5 * (5.0**0.5 - 1.0))
+    directions = torch.cos(2.0 * math.pi * turns[:, None] * torch.arange(1, len(sd) + 1) + 0.5)
+    directions = directions / directions.norm(dim=1, keepdim=True)
+    waves = torch.linspace(0.5, 2.0, count, dtype=torch.float64)[:, None] * directions / sd
+    phases = 2.0 * math.pi * turns - waves @ centre
+
+    def functional(x: Tensor) -> Tensor:
+        return torch.cos(x.double().flatten(1) @ waves.T + phases)
+
+    means = torch.stack([part.mean.double().reshape(-1) for part in parts])
+    decays = torch.stack([torch.exp(-0.5 * (waves @ part.root.double()).square().sum(1)) for part in parts])
+    return WeakAnswer(functional, weights.double() @ (decays * functional(means)))
+
+
 @dataclass(frozen=True)
 class _Box:
-    """Where a functional is kept: x = c + s sinh y in every coordinate, with y between two ends."""
+    """Where a functional is kept: x = c + s sinh y in every coordinate, with y between two ends.
+
+    Attributes:
+        centre: c, shape (d,).
+        scale: s.
+        middle: Of the interval of y.
+        half: Half its length.
+        counts: How many nodes there are in each coordinate.
+    """
 
     centre: Tensor
     scale: Tensor
     middle: Tensor
     half: Tensor
+    counts: list[int]
 
     @classmethod
-    def around(cls, x: Tensor) -> _Box:
-        """A box that holds pilots (B, d)."""
-        quartiles = torch.quantile(x, torch.tensor([0.25, 0.5, 0.75], dtype=x.dtype), dim=0)
-        scale = ((quartiles[2] - quartiles[0]) / (1.35 * _STRETCH)).clamp(min=1e-3)
+    def around(cls, x: Tensor, spacing: float) -> _Box:
+        """A box that holds pilots (B, d), the first half left alone, with nodes ``spacing`` apart in y at most."""
+        quartiles = torch.quantile(x[: len(x) // 2], torch.tensor([0.25, 0.5, 0.75], dtype=x.dtype), dim=0)
+        scale = ((quartiles[2] - quartiles[0]) / 1.35).clamp(min=1e-3)
         y = torch.asinh((x - quartiles[1]) / scale)
         low, high = y.amin(0), y.amax(0)
         half = (0.5 * (high - low)).clamp(min=1e-3)
-        return cls(quartiles[1], scale, 0.5 * (low + high), half)
+        counts = [max(_LEAST, math.ceil(2.0 * w / spacing) + 1) for w in half.tolist()]
+        wider = [(n - 1 + 2 * _MARGIN) / (n - 1) for n in counts]
+        return cls(
+            quartiles[1], scale, 0.5 * (low + high), half * half.new_tensor(wider), [n + 2 * _MARGIN for n in counts]
+        )
 
-    def counts(self, share: float) -> list[int]:
-        """How many nodes there are in each coordinate."""
-        d = len(self.half)
-        spacing = _SPACING[d] / share
-        return [max(2 * _STENCIL[d], math.ceil(2.0 * w / spacing) + 1) for w in self.half.tolist()]
-
-    def nodes(self, counts: list[int]) -> Tensor:
+    def nodes(self) -> Tensor:
         """The tensor grid, shape (n, d)."""
         axes = []
-        for j, count in enumerate(counts):
+        for j, count in enumerate(self.counts):
             y = self.middle[j] + self.half[j] * torch.linspace(-1.0, 1.0, count, dtype=torch.float64)
             axes.append(self.centre[j] + self.scale[j] * torch.sinh(y))
         return torch.cartesian_prod(*axes).reshape(-1, len(axes))
 
-    def interpolate(self, values: Tensor, counts: list[int], x: Tensor) -> Tensor:
+    def interpolate(self, values: Tensor, x: Tensor) -> Tensor:
         """Values (n, m) at the nodes, interpolated at points (B, d); beyond the edge they are those at the edge."""
-        size = _STENCIL[x.shape[1]]
+        size = _STENCIL
         y = ((torch.asinh((x - self.centre) / self.scale) - self.middle) / self.half).clamp(-1.0, 1.0)
-        last = torch.tensor(counts) - 1
+        last = torch.tensor(self.counts) - 1
         place = (y + 1.0) * (0.5 * last)
         first = torch.minimum((place.floor().long() - (size // 2 - 1)).clamp(min=0), last + 1 - size)
         basis = _lagrange(place - first, size)  # (B, d, size)
@@ -152,7 +239,7 @@ class _Box:
             return torch.einsum("bi,bim->bm", basis[:, 0], values[near[:, 0]])
         total = values.new_zeros(len(x), values.shape[1])
         for i in range(size):  # one row of the stencil at a time: memory
-            row = values[near[:, 0, i, None] * counts[1] + near[:, 1]]
+            row = values[near[:, 0, i, None] * self.counts[1] + near[:, 1]]
             total += basis[:, 0, i, None] * torch.einsum("bj,bjm->bm", basis[:, 1], row)
         return total
 
@@ -167,43 +254,55 @@ def _lagrange(place: Tensor, count: int) -> Tensor:
     return before * after / torch.tensor(signs, dtype=place.dtype)
 
 
-def _boxes(steps: Steps, initial: Law) -> list[_Box]:
-    """One box for every time, from paths with stretched noise."""
-    x = initial.sample(_PILOTS, seed=_SEED).reshape(_PILOTS, -1).double()
-    mean = x.mean(0)
-    x = mean + _STRETCH * (x - mean)
-    boxes, memory = [_Box.around(x)], None
-    for k in range(len(steps)):
-        keys = random.path_keys(random.key(_SEED, k), _PILOTS)
-        z = random.normals(keys, (steps.normals(k),), stream=random.STREAM_STEP)[0] * _STRETCH
-        x, memory = steps.advance(k, x, z, memory)
-        x = x[x.isfinite().all(1)]
-        if len(x) < _PILOTS:
-            raise SdekitError(f"Step {k} of {steps.name} gives NaN or Inf far out, where weak_error has to look.")
-        boxes.append(_Box.around(x))
+def _boxes(steps: Steps, initial: Law, level: _Level) -> list[_Box]:
+    """One box for every time: half of the pilots follow the law; of the others noise is damped, and they are pushed."""
+    keys, count = random.path_keys(_SEED, _PILOTS), len(steps)
+    guided = torch.arange(_PILOTS)[:, None] >= _PILOTS // 2
+    most = max(1, *map(steps.normals, range(count)))
+    z = random.normals(keys, (most + 3,), stream=random.STREAM_LAW + 1)[0]
+    direction, chances = z[:, 3:] / z[:, 3:].norm(dim=1, keepdim=True), torch.special.ndtr(z[:, :3, None])
+    begin = (count * chances[:, 0] ** 2).floor()
+    damping = torch.where(guided, chances[:, 1], 1.0)
+    push = guided * level.push * chances[:, 2].sqrt()
+    x, nodes = initial.sample(_PILOTS, seed=_SEED).reshape(_PILOTS, -1).double(), _start(initial, level)[0]
+    x = torch.where(guided, nodes[torch.arange(_PILOTS) % len(nodes)], x)
+    boxes, memory = [_Box.around(x, level.spacing)], None
+    for k in range(count - 1):
+        # A push of √(t − begin) in Brownian motion: as many standard deviations at any time.
+        now, then = ((k + i - begin).clamp(min=0.0).sqrt() for i in (0, 1))
+        z = random.normals(keys, (steps.normals(k),), stream=random.STREAM_STEP, start=k)[0]
+        z = damping * z + push * (then - now) * direction[:, : z.shape[1]]
+        x, memory = steps.advance(k, x, z.clamp(-(3.0**0.5), 3.0**0.5) if _discrete(steps) else z, memory)
+        if not bool(x.isfinite().all()):
+            raise SdekitError(
+                f"Step {k} of {steps.name} gives NaN or Inf far out, where weak_error has to look: take more steps."
+            )
+        boxes.append(_Box.around(x, level.spacing))
     return boxes
 
 
-def _means(steps: Steps, problem: Problem, boxes: list[_Box], share: float) -> Tensor:
-    """E φ(Y_N), shape (m,), with a share of the nodes."""
-    assert problem.weak is not None
-    functional = problem.weak.functional
+def _discrete(steps: Steps) -> bool:
+    return steps.increments == "three-point"
+
+
+def _means(steps: Steps, initial: Law, functional: Callable[[Tensor], Tensor], level: _Level) -> Tensor:
+    """E φ(Y_N), shape (m,)."""
 
     def at_end(x: Tensor) -> Tensor:
         return functional(x.reshape(-1, *steps.event)).double().reshape(len(x), -1)
 
+    boxes = _boxes(steps, initial, level)
     later: Callable[[Tensor], Tensor] = at_end
     for k in reversed(range(1, len(steps))):
-        counts = boxes[k].counts(share)
-        values = _expect(steps, k, boxes[k].nodes(counts), later, share)
-        later = partial(boxes[k].interpolate, values, counts)
-    x, weights = _start(problem.initial)
-    return weights @ _expect(steps, 0, x, later, share)
+        values = _expect(steps, k, boxes[k].nodes(), later, level)
+        later = partial(boxes[k].interpolate, values)
+    x, weights = _start(initial, level)
+    return weights @ _expect(steps, 0, x, later, level)
 
 
-def _expect(steps: Steps, k: int, x: Tensor, later: Callable[[Tensor], Tensor], share: float) -> Tensor:
+def _expect(steps: Steps, k: int, x: Tensor, later: Callable[[Tensor], Tensor], level: _Level) -> Tensor:
     """E u(Ψ_k(x, ξ)) at states (B, d)."""
-    z, weights = _rule(steps.normals(k), steps.increments == "three-point", share)
+    z, weights = _noise(steps, k, level)
     rows = max(1, _CHUNK // (len(z) * 64))
     parts = []
     for some in torch.split(x, rows):
@@ -212,28 +311,46 @@ def _expect(steps: Steps, k: int, x: Tensor, later: Callable[[Tensor], Tensor], 
     return torch.cat(parts)
 
 
-def _rule(normals: int, discrete: bool, share: float) -> tuple[Tensor, Tensor]:
+def _noise(steps: Steps, k: int, level: _Level) -> tuple[Tensor, Tensor]:
     """Nodes (q, J) and weights (q,) of the expectation over a step's noise."""
-    points = 3 if discrete else max(1, round(_POINTS[normals] * (share if normals else 1.0)))
-    nodes, weights = hermegauss(points)
-    weights = weights / weights.sum()
-    z = np.array(list(product(nodes, repeat=normals))).reshape(-1, normals)
-    w = np.array([math.prod(c) for c in product(weights, repeat=normals)])
-    return torch.from_numpy(z), torch.from_numpy(w)
+    count = steps.normals(k)
+    if _discrete(steps):
+        return _rule([3] * count)
+    if steps.increments == "space-time" and steps.noise is not None:
+        m = steps.noise.numel()
+        return _rule(([level.w] * m + [level.h] * m) * (count // (2 * m)))
+    return _rule([level.w] * count)
 
 
-def _start(initial: Law) -> tuple[Tensor, Tensor]:
+def _rule(points: list[int]) -> tuple[Tensor, Tensor]:
+    """The product of Gauss–Hermite rules with these numbers of points; three are ±√3 and 0 with ⅙, ⅙ and ⅔."""
+    rules = [hermegauss(n) for n in points]
+    z = np.array(list(product(*(nodes for nodes, _ in rules)))).reshape(math.prod(points), len(points))
+    weights = np.array([math.prod(w) for w in product(*(w / w.sum() for _, w in rules))])
+    kept = weights > _TINY
+    return torch.from_numpy(z[kept]), torch.from_numpy(weights[kept])
+
+
+def _start(initial: Law, level: _Level) -> tuple[Tensor, Tensor]:
     """Nodes (q, d) and weights (q,) of the expectation over the initial law."""
     d = initial.event_shape.numel()
-    if isinstance(initial, Gaussian) and not initial.root.any():
-        return initial.mean.double().reshape(1, d), torch.ones(1, dtype=torch.float64)
-    if d == 1:  # by quantiles, in the normal variable: the trapezoid rule converges exponentially
-        z = torch.linspace(-_REACH, _REACH, 171, dtype=torch.float64)
-        weights = torch.exp(-0.5 * z * z)
+    if d == 1 and bool(initial.variance.any()):
+        # By quantiles, in the normal variable: the trapezoid rule converges exponentially.
+        z = torch.linspace(-_REACH, _REACH, 8 * level.start + 1, dtype=torch.float64)
+        density = torch.exp(-0.5 * z * z)
         tail = 0.5 * torch.erfc(z.abs() * math.sqrt(0.5))
         low, high = initial.quantile(tail[z <= 0]), initial.quantile(tail[z > 0], upper=True)
-        return torch.cat([low.reshape(-1), high.reshape(-1)])[:, None], weights / weights.sum()
-    if not isinstance(initial, Gaussian):
-        raise SdekitError(f"In two dimensions weak_error starts from a Gaussian; got {type(initial).__name__}.")
-    z, weights = _rule(d, False, 3.0)
-    return initial.mean.double().reshape(-1) + z @ initial.root.double().T, weights
+        return torch.cat([low.reshape(-1), high.reshape(-1)])[:, None].double(), density / density.sum()
+    if not isinstance(initial, Gaussian | GaussianMixture):
+        raise SdekitError(f"In two dimensions weak_error starts from Gaussians; got {type(initial).__name__}.")
+    parts = initial.components if isinstance(initial, GaussianMixture) else (initial,)
+    shares = initial.weights.double() if isinstance(initial, GaussianMixture) else torch.ones(1).double()
+    x, weights = zip(*(_normal(part, d, level) for part in parts), strict=True)
+    return torch.cat(x), torch.cat([share * w for share, w in zip(shares, weights, strict=True)])
+
+
+def _normal(law: Gaussian, d: int, level: _Level) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of a normal law, one node where there is no spread."""
+    root = law.root.double()
+    z, weights = _rule([level.start if bool(column.any()) else 1 for column in root.T])
+    return law.mean.double().reshape(1, d) + z @ root.T, weights
