@@ -111,11 +111,11 @@ def noise_shape(sde: SDE, t: float, x: Tensor) -> torch.Size:
     g = sde.diffusion(t, x)
     if g.shape == x.shape:
         return torch.Size([1] * (x.ndim - 1)) if sde.noise_type == "scalar" else x.shape[1:]
-    if g.ndim == x.ndim + 1 and g.shape[:-1] == x.shape:
+    if g.ndim == x.ndim + 1 and g.shape[:-1] == x.shape and sde.noise_type != "diagonal":
         return g.shape[-1:]
     raise SdekitError(
         f"The diffusion returned shape {tuple(g.shape)} for a state of shape {tuple(x.shape)}: "
-        "return the shape of the state, or (*state, m) for m noises."
+        "return the shape of the state, or (*state, m) for m noises that are not declared diagonal."
     )
 
 

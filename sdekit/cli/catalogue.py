@@ -25,7 +25,7 @@ _LEGEND = """\
 Orders and noise by class: l linear with additive noise, a additive, s scalar,
 d diagonal, c commutative, g general; -- where it does not apply.
 evals: evaluations of the drift or network in a step.  eta: the reverse-time
-SDEs it integrates.  log-SNR: needs the reverse of a process with a schedule."""
+SDEs it integrates.  λ: needs the reverse of a process with a schedule."""
 
 
 def orders(by_class: Mapping[str, float]) -> str:
@@ -69,7 +69,7 @@ def steppers_table() -> Table:
         )
         for s in specs
     ]
-    return page.table("steppers", ("name", ">evals", ">ODE", "strong", "weak", "noise", "eta", "log-SNR"), rows)
+    return page.table("steppers", ("name", ">evals", ">ODE", "strong", "weak", "noise", "eta", "λ"), rows)
 
 
 def problems_table() -> Table:
