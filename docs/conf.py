@@ -98,7 +98,7 @@ _CALCULI = {"ito": "Itô", "stratonovich": "Stratonovich"}
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else "∞" if math.isinf(value) else f"{value:g}"
+    return "–" if value is None else "exact" if math.isinf(value) else f"{value:g}"
 
 
 def _etas(low: float, high: float) -> str:
@@ -129,9 +129,6 @@ def _orders() -> str:
     rows = []
     for name, stepper in sdekit.STEPPERS.items():
         spec = stepper.spec
-        if spec.kind == "exact":
-            rows.append([f"`{name}`", "exact", "exact", *["–"] * (len(_CLASSES) - 1)])
-            continue
         pairs = [(spec.strong.get(c), spec.weak.get(c)) for c in _CLASSES]
         cells = ["–" if pair == (None, None) else " / ".join(map(_number, pair)) for pair in pairs]
         rows.append([f"`{name}`", _number(spec.ode), *cells])
@@ -167,11 +164,10 @@ def _declared(spec: sdekit.steppers.Spec) -> dict[str, float]:
 def _certified(fact: str, declared: float, c: Certificate | None) -> list[str]:
     kind, _, noise = fact.partition("/")
     name = "ODE" if kind == "ode" else f"{kind}, {noise}"
-    wanted = "exact" if math.isinf(declared) else f"{declared:g}"
     if c is None:
-        return [name, wanted, "–", "", ""]
+        return [name, _number(declared), "–", "", ""]
     remark = "" if c.sharp else " (exceeds)" if c.holds else " (**falls short**)"
-    return [name, wanted, c.measured + remark, c.where, certificates.METHODS[c.method]]
+    return [name, _number(declared), c.measured + remark, c.where, certificates.METHODS[c.method]]
 
 
 def _draw(drawn: Sequence[Certificate], path: Path) -> None:
