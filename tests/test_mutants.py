@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mutants import TRAPS, ZOO, Mutant
 from mutants.checks import ACCEPTED, claim, golden
-from mutants.flows import HeunAtTheStart, RatioInverted, RatioOne
+from mutants.flows import RatioInverted, RatioOne
 from mutants.paths import AreaNotReflected, AreaScaled
 from mutants.samplers import BatchScaled, EtaNotSquared, LateScore, NoiseOfTheStart
 
@@ -28,7 +28,7 @@ def test_no_trap_is_without_a_check() -> None:
 
 SMOOTH, JAGGED = (16, 32, 64, 128, 256), (48, 96, 192, 384, 768)
 BLIND = {
-    # why one check is not enough: the slip, and an order that it keeps
+    # why one check is not enough: the slip, and checks that it passes
     RatioInverted: [claim("w2", "vp-gaussian", 0.0, SMOOTH), claim("w2", "vp-gaussian", 0.0, JAGGED, jagged=True)],
     RatioOne: [claim("w2", "vp-gaussian", 0.0, SMOOTH)],
     EtaNotSquared: [claim("w2", "vp-gaussian", 0.5, SMOOTH)],
@@ -48,7 +48,3 @@ BLIND = {
 def test_what_a_check_cannot_see(slip, check) -> None:
     """And only what it cannot: should this fail, the check has become sharper."""
     assert check.passes(slip())
-
-
-def test_a_wrong_node_needs_a_problem_that_depends_on_time() -> None:
-    assert not claim("ode", "vp-mixture", 0.0).passes(HeunAtTheStart())

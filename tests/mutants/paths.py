@@ -225,11 +225,15 @@ SQUARE = claim("strong", "nonautonomous-square")
 
 MUTANTS = [
     Mutant("Jacobian transposed", Transposed(), sk.Milstein(), claim("strong", "nilpotent", steps=SHORT), slow=True),
-    Mutant("Milstein element by element", ElementByElement(), sk.Milstein(), claim("strong", "kubo")),
+    Mutant("Milstein element by element", ElementByElement(), sk.Milstein(), claim("strong", "kubo"), slow=True),
     Mutant("Milstein without -h", WithoutH(), sk.Milstein(), GBM),
     Mutant("Milstein of the wrong sign", WrongSign(), sk.Milstein(), GBM),
     Mutant(
-        "mixed integrals forgotten", MixedForgotten(), SymmetricMilstein(), claim("strong", "commuting", steps=SHORT)
+        "mixed integrals forgotten",
+        MixedForgotten(),
+        SymmetricMilstein(),
+        claim("strong", "commuting", steps=SHORT),
+        slow=True,
     ),
     Mutant("order 1 without areas", AreaNotNeeded(), SymmetricMilstein(), claim("strong", "noncommuting", steps=SHORT)),
     Mutant("area of the wrong sign", AreaTurned(), AreaMilstein(), LEAST_ERROR),
