@@ -7,13 +7,14 @@ from sdekit.verify.budget import ErrorBudget, error_budget
 from sdekit.verify.claims import Claim, claims
 from sdekit.verify.conformance import Conformance, check_stepper, checks
 from sdekit.verify.convergence import law_error, order
+from sdekit.verify.flow import reference_flow
 from sdekit.verify.foreign import RecordedNormals, probe_sampler, replay
 from sdekit.verify.multiplicative import LinearErrors, linear_errors
 from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.plateau import Plateau
 from sdekit.verify.strong import StrongError, strong_error
 from sdekit.verify.transport import Density1D, transported_law
-from sdekit.verify.weak import WeakError, weak_error
+from sdekit.verify.weak import WeakError, trigonometric, weak_error
 
 __all__ = [
     "AffineMap",
@@ -42,8 +43,10 @@ __all__ = [
     "probe",
     "probe_sampler",
     "quantile_flow",
+    "reference_flow",
     "replay",
     "strong_error",
     "transported_law",
+    "trigonometric",
     "weak_error",
 ]
