@@ -1,9 +1,9 @@
 r"""Reference solutions of ODEs in any dimension: where the exact flow is not known in closed form, or to test it.
 
-The batch is integrated as one system by DOP853, a pair of orders 8 and 5(3) with local errors near rounding, twice: with
-a tolerance τ and with 10 τ. The global error of the second is about ten times that of the first, so their distance,
-sample by sample and in the worst component, bounds the error of what is returned; the bound is held against the
-accuracy that was asked for. The flow of a law on the line needs no integration, see :mod:`sdekit.problems.quantile_flow`.
+The batch is integrated as one system by DOP853, a pair of orders 8 and 5(3) with local errors near rounding, twice:
+with a tolerance τ and with 10 τ. The global error of the second is about ten times that of the first, so their
+distance, in the worst component of the worst sample, bounds the error of what is returned; the bound is held against
+the accuracy that was asked for. The flow of a law on the line needs no integration: it is the quantile map.
 
 References: [hairer1993] §II.5, §II.10.
 """
