@@ -4,10 +4,12 @@ A path answers ``increment(s, t)``, the increment $W_t - W_s$ of every sample an
 ``levy="space-time"``, its space-time Lévy area
 
 $$ H_{s,t} = \frac{1}{t - s} \int_s^t (W_u - W_s)\,du - \tfrac12 (W_t - W_s)
-          = \int_s^t \Bigl(\tfrac12 - \frac{u - s}{t - s}\Bigr)\,dW_u \;\sim\; \mathcal N\bigl(0, \tfrac{t - s}{12}\bigr), $$
+          = \int_s^t \Bigl(\tfrac12 - \frac{u - s}{t - s}\Bigr)\,dW_u
+   \;\sim\; \mathcal N\bigl(0, \tfrac{t - s}{12}\bigr), $$
 
 which is independent of the increment. Over neighbouring intervals both combine exactly: with $Z = (t - s)(H + W/2)$,
-$Z_{s,t} = \sum_i Z_i + W_i\,(t - t_{i+1})$. A run backwards in time sees the path from its other end: the same W, and −H.
+$Z_{s,t} = \sum_i Z_i + W_i\,(t - t_{i+1})$. A run backwards in time sees the path from its other end: the same W,
+and −H.
 
 Two views of a path feed the driver: :class:`StepNoise` draws anew for every (seed, path, step), which is what
 ``noise=seed`` means; a :class:`BrownianPath` lets runs with different step counts share one path.

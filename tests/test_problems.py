@@ -169,7 +169,7 @@ def test_euler_maruyama_gets_to_the_path(name):
     if name == "nilpotent":
         assert coarse < 1e-13
         return
-    fall = 4.0 if problem.noise_class == "additive" else 2.0
+    fall = 4.0 if problem.sde.noise_type == "additive" else 2.0
     assert 0.6 * fall < coarse / fine < 1.6 * fall
 
 

@@ -109,8 +109,7 @@ def hyperbolic_sine() -> Problem:
 def arc_tangent(noise_type: NoiseType = "diagonal") -> Problem:
     r"""$dx = -\sin x \cos^3 x\,dt + \cos^2 x\,dW$, so $x_t = \arctan(W_t + \tan x_0)$.
 
-    Drift and noise are bounded with all their derivatives, as the theorems on convergence ask. On the line a noise is
-    diagonal and scalar at once: told as scalar, this is the nonlinear problem of that class.
+    Drift and noise are bounded with all their derivatives, as the theorems on convergence ask.
 
     References: [kloeden1992].
     """
@@ -122,7 +121,7 @@ def arc_tangent(noise_type: NoiseType = "diagonal") -> Problem:
 
     return Problem(
         name="arctan" if noise_type == "diagonal" else f"arctan-{noise_type}",
-        summary=f"arctan of Brownian motion, as {noise_type} noise",
+        summary="arctan of Brownian motion" + ("" if noise_type == "diagonal" else f", {noise_type}"),
         detects="a wrong Itô correction: the drift is nothing else, and all fields are smooth and bounded",
         sde=sde(lambda t, x: -torch.sin(x) * torch.cos(x) ** 3, lambda t, x: torch.cos(x) ** 2, noise_type),
         initial=Gaussian([start], 0.0),
@@ -130,6 +129,11 @@ def arc_tangent(noise_type: NoiseType = "diagonal") -> Problem:
         path=ClosedForm(lambda t, w, x0: torch.atan(w + torch.tan(x0))),
         weak=WeakAnswer(functional, normal_means(lambda w: functional(torch.atan(w + tangent)[:, None]), end**0.5)),
     )
+
+
+def scalar_arc_tangent() -> Problem:
+    r"""$dx = -\sin x \cos^3 x\,dt + \cos^2 x\,dW$, told as scalar noise: the nonlinear problem of its class."""
+    return arc_tangent("scalar")
 
 
 def nonautonomous_gbm() -> Problem:

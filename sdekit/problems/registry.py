@@ -20,7 +20,7 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "gbm-martingale": linear.martingale,
     "sinh": closed_form.hyperbolic_sine,
     "arctan": closed_form.arc_tangent,
-    "arctan-scalar": partial(closed_form.arc_tangent, "scalar"),
+    "arctan-scalar": closed_form.scalar_arc_tangent,
     "cir": cox_ingersoll_ross,
     "nonautonomous-gbm": closed_form.nonautonomous_gbm,
     "kubo": linear.kubo,

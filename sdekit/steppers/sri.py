@@ -2,7 +2,8 @@ r"""Rößler's SRI methods: diagonal or scalar Itô noise at strong order 1.5, a
 
 With the increment W over the step, its space-time Lévy area H, and
 
-$$ Z = I_{(1,0)}/h = \tfrac12 W + H, \qquad I_{(1,1)} = \tfrac12 (W^2 - h), \qquad I_{(1,1,1)} = \tfrac16 W (W^2 - 3h), $$
+$$ Z = I_{(1,0)}/h = \tfrac12 W + H, \qquad I_{(1,1)} = \tfrac12 (W^2 - h), \qquad
+   I_{(1,1,1)} = \tfrac16 W (W^2 - 3h), $$
 
 $$ H^0_i = x + h \textstyle\sum_j A^0_{ij} f(t + c^0_j h, H^0_j) + \sum_j B^0_{ij}\, g(t + c^1_j h, H^1_j)\,Z, $$
 

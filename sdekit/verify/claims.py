@@ -33,7 +33,7 @@ TOLERANCE = 0.05
 _ETAS = (0.0, 0.5, 1.0, 1.5)
 _LADDERS: dict[str, tuple[int, ...]] = {
     "affine": (32, 64, 128, 256, 512),
-    "isometry": (32, 64, 128, 256),
+    "isometry": (32, 64, 128, 256, 512),
     "flow": (32, 64, 128, 256, 512),
     "transport": (24, 48, 96, 192),
     "linear": (16, 32, 64, 128, 256),
@@ -89,7 +89,7 @@ class Claim:
         if steps is None:
             steps = _EXACT_LADDER if math.isinf(self.declared) else _LADDERS[self.method]
             if 2.0 < self.declared < math.inf and self.method in ("affine", "flow"):
-                steps = tuple(n // 4 for n in steps)  # before round-off
+                steps = tuple(n // (2 if self.jagged else 4) for n in steps)  # before round-off
             steps = tuple(3 * n // 4 for n in steps) if self.jagged else steps
         with torch.no_grad():
             return order(self.make(), stepper, self.kind, steps, seed=seed)

@@ -3,7 +3,8 @@ r"""How far from the truth a solver is on a problem, and at what order it gets t
 Four kinds of error, each measured by the sharpest route that the problem allows:
 
 - ``w2``, the distance of laws: by the affine probe, by quantiles of the exact flow, or by transport of the density.
-- ``ode``, the root mean square against the exact flow, over quantiles of the initial law.
+- ``ode``, the root mean square against the exact flow, over quantiles of the initial law; where no flow is known,
+  against the reference flow, over samples.
 - ``strong``, the root mean square against the solution on the same path: by Itô's isometry on affine problems, by the
   chaos expansion of linear ones, else on coupled paths; where the solution on a path is not known, by how far the state
   moves when the steps are halved, which falls with the same order.
@@ -33,6 +34,7 @@ from sdekit.problems.quantile_flow import mid_quantiles
 from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.verify.affine import numerical_law
+from sdekit.verify.flow import reference_flow
 from sdekit.verify.multiplicative import linear_errors
 from sdekit.verify.order import OrderEstimate, fit_order
 from sdekit.verify.strong import strong_error
@@ -40,12 +42,19 @@ from sdekit.verify.transport import transported_law
 from sdekit.verify.weak import weak_error
 
 Kind = Literal["w2", "strong", "weak", "ode"]
-Method = Literal["affine", "flow", "transport", "linear", "backward", "paths", "doubling"]
+Method = Literal["affine", "flow", "transport", "linear", "backward", "paths", "doubling", "reference"]
 
 DEFAULT_STEPS = (16, 32, 64, 128, 256, 512)
-FLOOR: dict[Method, float] = {"affine": 1e-14, "flow": 1e-12, "transport": 1e-8, "linear": 1e-13, "backward": 1e-10}
+FLOOR: dict[Method, float] = {
+    "affine": 1e-14,
+    "flow": 1e-12,
+    "transport": 1e-8,
+    "linear": 1e-13,
+    "backward": 1e-10,
+    "reference": 1e-11,
+}
 """Errors below these are round-off of the method that measures them."""
-_QUANTILES = 256
+_POINTS = 256  # states that stand for a law: mid-quantiles on the line, else samples
 
 
 def law_method(problem: Problem, stepper: Stepper | None = None) -> Method:
@@ -91,11 +100,21 @@ def law_error(problem: Problem, stepper: str | Stepper, steps: int) -> float:
 
 
 def _flow_error(problem: Problem, stepper: Stepper, grid: Tensor) -> float:
-    if problem.flow is None:
-        raise SdekitError(f"The problem {problem.name!r} has no exact flow; use kind='w2' or eta=0.")
-    x = mid_quantiles(problem.initial, _QUANTILES)
+    x, truth = _flow(problem)
     reached = solve(problem.sde, x, grid, stepper).check().final
-    return float((reached - problem.flow(x)).square().mean().sqrt())
+    return float((reached - truth).flatten(1).square().sum(1).mean().sqrt())
+
+
+def _flow(problem: Problem) -> tuple[Tensor, Tensor]:
+    """States that stand for the initial law, and where the exact flow, or else the reference flow, carries them."""
+    if problem.sde.noise_type != "none":
+        raise SdekitError(f"The problem {problem.name!r} has no exact flow; use kind='w2' or eta=0.")
+    line = problem.initial.event_shape.numel() == 1
+    x = mid_quantiles(problem.initial, _POINTS) if line else problem.initial.sample(_POINTS, seed=0)
+    if problem.flow is not None:
+        return x, problem.flow(x)
+    times = problem.grid(1)
+    return x, reference_flow(problem.sde, x, float(times[0]), float(times[-1]))
 
 
 def order(
@@ -126,7 +145,8 @@ def order(
     if kind == "strong" and strong_method(problem) in ("paths", "doubling"):
         return _order_on_paths(problem, chosen, steps, samples, seed)
     if kind == "ode":
-        return fit_order(steps, [_flow_error(problem, chosen, problem.grid(n)) for n in steps], FLOOR["flow"])
+        floor = FLOOR["flow"] if problem.flow is not None else FLOOR["reference"]
+        return fit_order(steps, [_flow_error(problem, chosen, problem.grid(n)) for n in steps], floor)
     if kind == "w2":
         return fit_order(steps, [law_error(problem, chosen, n) for n in steps], FLOOR[law_method(problem)])
     error, method = (_strong_error, strong_method(problem)) if kind == "strong" else (_weak_error, weak_method(problem))

@@ -1,7 +1,7 @@
 """Step methods on dx = f(t, x) dt + g(t) dW, in either direction of time: h = t − s has its sign.
 
-``x`` is a form, or an array of forms; ``kick(k, t)`` is g(t) z_k, and ``kick(k, t, levy)`` the same with the normals of the
-Lévy areas. Noise that does not depend on the state is all that golden laws know.
+``x`` is a form, or an array of forms; ``kick(k, t)`` is g(t) z_k, and ``kick(k, t, levy)`` the same with the normals of
+the Lévy areas. Noise that does not depend on the state is all that golden laws know.
 """
 
 from __future__ import annotations
