@@ -2,8 +2,8 @@ r"""Arithmetic of golden laws: affine forms with coefficients of 40 digits.
 
 On affine problems a state is $x = c + \sum_i a_i\,x_{0,i} + \sum_{k,i} b_{ki}\,z_{ki}$ throughout a run, with the
 start $x_0$ and standard normals $z_{ki}$, one for every step k and noise i, and another for its Lévy area. A
-:class:`Form` holds these coefficients and knows sums and multiples, so that a scheme is written as the paper prints it and its law is read off at
-the end.
+:class:`Form` holds these coefficients and knows sums and multiples, so that a scheme is written as the paper prints
+it and its law is read off at the end.
 """
 
 from __future__ import annotations
