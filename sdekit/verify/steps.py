@@ -83,6 +83,8 @@ class Steps:
             except (IndexError, KeyError, TypeError):
                 alone = torch.full_like(x, math.nan)
             x, memory = self.advance(k, x, z, memory)
+            if not bool(x.isfinite().all()):
+                return  # it explodes, which says nothing about memory
             if not bool((x - alone).abs().max() <= _ROUNDING * (1 + x.abs().max())):
                 raise SdekitError(
                     f"Step {k} of {self.name} depends on the step before it: {method} is for one-step methods. "

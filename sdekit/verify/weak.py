@@ -5,16 +5,17 @@ For functionals φ of the state at the end, $u_N = \varphi$ and, for step k from
 $$ u_k(x) = E\,u_{k+1}\bigl(\Psi_k(x, \xi)\bigr), \qquad E\,\varphi(Y_N) = E\,u_0(X_0) , $$
 
 which is compared with the exact $E\,\varphi(X_T)$. The expectation over ξ is a Gauss–Hermite rule for normals (W and,
-with Lévy areas, H), and the scheme's own three points for a weak method. $u_k$ lives on a grid that is uniform in
-$y_j$, $x_j = c_j + s_j \sinh y_j$, in one or two dimensions: dense where the law is, and reaching far into tails.
-Between the nodes it is interpolated by polynomials of degree 11, each from the nearest nodes, so that what happens
-at the edge stays there. All functionals are carried at once, one step after another, so that problems
-which depend on time are no different.
+with Lévy areas, H), and the scheme's own three points for a weak method. All functionals are carried at once, one step
+after another, so that problems which depend on time are no different.
 
-The grid of a step spans what paths reach whose noise is damped, and who are pushed along by up to r standard deviations
-of Brownian motion: to where the probability is about $e^{-r^2/2}$. Nothing is extrapolated, images beyond are taken at
-the edge. Everything is done on finer and finer levels, with more nodes, more points of every rule and wider grids,
-until two levels agree. Their difference is the accuracy that is stated, and a result that does not settle is refused.
+In one or two dimensions let $x_j = c_j + s_j \sinh y_j$: nodes in y are dense where the law is, and reach far into
+tails. There $u_k / \rho$, $\rho = \prod_j \cosh^3 y_j$, is a polynomial of degree 11 in every coordinate on each of a
+few elements. They span what paths reach whose noise is damped, and who are pushed along by up to r standard deviations
+of Brownian motion: to where the probability is about $e^{-r^2/2}$. No polynomial is extrapolated: images beyond have
+the $u_k / \rho$ of the edge, which is why functionals that grow are divided by something that grows.
+
+Everything is done on finer and finer levels, with more nodes, more points of every rule and wider grids, until two
+levels agree. Their difference is the accuracy that is stated, and a result that does not settle is refused.
 
 References: [kloeden1992] §9.7 for weak convergence.
 """
@@ -41,16 +42,21 @@ from sdekit.steppers.base import Stepper
 from sdekit.verify.affine import run_times
 from sdekit.verify.steps import Steps
 
-_STENCIL = 12  # nodes in a polynomial
-_MARGIN = 3  # nodes beyond the pilots, as polynomials are worse at the last ones and a law may be dense there
-_LEAST = 12  # nodes between the ends, in each coordinate
+_DEGREE = 11  # of the polynomials, in each coordinate
+_MARGIN = 0.3  # in y, beyond what the pilots reach
+_GROWTH = 3  # power of cosh y
 _NORMALS = 4  # at most, in one step
 _PILOTS, _SEED = 4096, 20_260_401
-_TINY = 1e-18  # weights below are left out
+_TINY = 1e-14  # weights below are left out
 _REACH = 8.5  # standard deviations of the initial law, in its quadrature by quantiles
 _CHUNK = 2**22  # elements of one temporary
-_ENOUGH, _SURE = 2e-3, 0.05  # shares of the error: where levels end, and the largest that may be numerical
+_ENOUGH, _SURE = 5e-3, 0.05  # shares of the error: where levels end, and the largest that may be numerical
 _NEGLIGIBLE = 1e-11  # accuracy that is always good enough
+
+_ANGLES = (torch.arange(_DEGREE + 1, dtype=torch.float64) + 0.5) * (math.pi / (_DEGREE + 1))
+_NODES = -torch.cos(_ANGLES)
+_TRANSFORM = torch.cos(torch.arange(_DEGREE + 1)[:, None] * (math.pi - _ANGLES)) * (2.0 / (_DEGREE + 1))
+_TRANSFORM[0] *= 0.5  # from values at the nodes to coefficients
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,14 @@ class _Level:
     """How finely everything is done.
 
     Attributes:
-        spacing: Of the nodes, in y.
+        width: Of an element, in y.
         w: Points of the rule for a normal of W.
         h: Points for one of H, whose effect on a step is smaller by half an order at least.
         start: Points for each normal of the initial law.
         push: r, of the paths that say how far the grid reaches.
     """
 
-    spacing: float
+    width: float
     w: int
     h: int
     start: int
@@ -74,16 +80,17 @@ class _Level:
 
 _LEVELS = {
     1: (
-        _Level(0.12, 8, 3, 12, 5.5),
-        _Level(0.06, 12, 4, 20, 6.5),
-        _Level(0.03, 18, 5, 30, 7.5),
-        _Level(0.015, 26, 7, 42, 8.5),
+        _Level(0.90, 8, 3, 12, 5.5),
+        _Level(0.60, 12, 4, 20, 6.5),
+        _Level(0.40, 18, 5, 30, 7.5),
+        _Level(0.25, 26, 7, 42, 8.5),
+        _Level(0.16, 36, 9, 60, 9.0),
     ),
     2: (
-        _Level(0.250, 4, 2, 8, 6.0),
-        _Level(0.170, 5, 2, 12, 6.5),
-        _Level(0.120, 7, 3, 16, 7.0),
-        _Level(0.085, 9, 4, 22, 7.5),
+        _Level(1.80, 5, 2, 8, 6.0),
+        _Level(1.30, 6, 3, 12, 6.5),
+        _Level(1.00, 7, 4, 16, 7.0),
+        _Level(0.75, 9, 5, 22, 8.0),
     ),
 }
 
@@ -193,65 +200,73 @@ class _Box:
     Attributes:
         centre: c, shape (d,).
         scale: s.
-        middle: Of the interval of y.
-        half: Half its length.
-        counts: How many nodes there are in each coordinate.
+        low: Least y.
+        high: Largest y.
+        elements: Into how many equal ones y is cut in each coordinate.
     """
 
     centre: Tensor
     scale: Tensor
-    middle: Tensor
-    half: Tensor
-    counts: list[int]
+    low: Tensor
+    high: Tensor
+    elements: list[int]
 
     @classmethod
-    def around(cls, x: Tensor, spacing: float) -> _Box:
-        """A box that holds pilots (B, d), the first half left alone, with nodes ``spacing`` apart in y at most."""
+    def around(cls, x: Tensor, width: float) -> _Box:
+        """A box that holds pilots (B, d), the first half left alone, in elements no wider than ``width``."""
         quartiles = torch.quantile(x[: len(x) // 2], torch.tensor([0.25, 0.5, 0.75], dtype=x.dtype), dim=0)
         scale = ((quartiles[2] - quartiles[0]) / 1.35).clamp(min=1e-3)
         y = torch.asinh((x - quartiles[1]) / scale)
-        low, high = y.amin(0), y.amax(0)
-        half = (0.5 * (high - low)).clamp(min=1e-3)
-        counts = [max(_LEAST, math.ceil(2.0 * w / spacing) + 1) for w in half.tolist()]
-        wider = [(n - 1 + 2 * _MARGIN) / (n - 1) for n in counts]
-        return cls(
-            quartiles[1], scale, 0.5 * (low + high), half * half.new_tensor(wider), [n + 2 * _MARGIN for n in counts]
-        )
+        low, high = y.amin(0) - _MARGIN, y.amax(0) + _MARGIN
+        return cls(quartiles[1], scale, low, high, [math.ceil(v) for v in ((high - low) / width).tolist()])
 
     def nodes(self) -> Tensor:
-        """The tensor grid, shape (n, d)."""
+        """Chebyshev's nodes of every element, shape (n, d): one element after another."""
         axes = []
-        for j, count in enumerate(self.counts):
-            y = self.middle[j] + self.half[j] * torch.linspace(-1.0, 1.0, count, dtype=torch.float64)
-            axes.append(self.centre[j] + self.scale[j] * torch.sinh(y))
-        return torch.cartesian_prod(*axes).reshape(-1, len(axes))
+        for j, count in enumerate(self.elements):
+            place = torch.arange(count)[:, None] + 0.5 * (1.0 + _NODES)
+            axes.append(self.low[j] + (self.high[j] - self.low[j]) / count * place)  # (elements, nodes)
+        if len(axes) == 2:
+            shape = (len(axes[0]), len(axes[1]), _DEGREE + 1, _DEGREE + 1)
+            axes = [axes[0][:, None, :, None].expand(shape), axes[1][None, :, None, :].expand(shape)]
+        y = torch.stack([axis.flatten() for axis in axes], dim=1)
+        return self.centre + self.scale * torch.sinh(y)
 
-    def interpolate(self, values: Tensor, x: Tensor) -> Tensor:
-        """Values (n, m) at the nodes, interpolated at points (B, d); beyond the edge they are those at the edge."""
-        size = _STENCIL
-        y = ((torch.asinh((x - self.centre) / self.scale) - self.middle) / self.half).clamp(-1.0, 1.0)
-        last = torch.tensor(self.counts) - 1
-        place = (y + 1.0) * (0.5 * last)
-        first = torch.minimum((place.floor().long() - (size // 2 - 1)).clamp(min=0), last + 1 - size)
-        basis = _lagrange(place - first, size)  # (B, d, size)
-        near = first[..., None] + torch.arange(size)
-        if x.shape[1] == 1:
-            return torch.einsum("bi,bim->bm", basis[:, 0], values[near[:, 0]])
-        total = values.new_zeros(len(x), values.shape[1])
-        for i in range(size):  # one row of the stencil at a time: memory
-            row = values[near[:, 0, i, None] * self.counts[1] + near[:, 1]]
-            total += basis[:, 0, i, None] * torch.einsum("bj,bjm->bm", basis[:, 1], row)
-        return total
+    def growth(self, x: Tensor) -> Tensor:
+        """ρ at points (B, d), shape (B, 1)."""
+        return (1.0 + ((x - self.centre) / self.scale).square()).prod(1, keepdim=True) ** (0.5 * _GROWTH)
+
+    def coefficients(self, values: Tensor) -> Tensor:
+        """Chebyshev coefficients of u/ρ from the values (n, m) of u at the nodes, shape (elements, coefficients, m)."""
+        d, m = len(self.elements), values.shape[1]
+        grid = (values / self.growth(self.nodes())).reshape(-1, *(_DEGREE + 1,) * d, m)
+        for axis in range(1, d + 1):
+            grid = torch.tensordot(grid, _TRANSFORM, ([axis], [1])).movedim(-1, axis)
+        return grid.reshape(len(grid), -1, m)
+
+    def evaluate(self, coefficients: Tensor, x: Tensor) -> Tensor:
+        """The functionals at points (B, d), shape (B, m)."""
+        y = torch.asinh((x - self.centre) / self.scale)
+        counts = torch.tensor(self.elements)
+        place = ((y - self.low) / (self.high - self.low)).clamp(0.0, 1.0) * counts
+        cell = torch.minimum(place.floor().long(), counts - 1)
+        basis = _chebyshev(2.0 * (place - cell) - 1.0)  # (B, d, coefficients)
+        element = cell[:, 0] if len(self.elements) == 1 else cell[:, 0] * counts[1] + cell[:, 1]
+        order, total = element.argsort(), y.new_empty(len(x), coefficients.shape[2])
+        sizes = torch.bincount(element, minlength=len(coefficients)).tolist()
+        for rows, here in zip(torch.split(order, sizes), coefficients, strict=True):
+            some = basis[rows]
+            product = some[:, 0] if some.shape[1] == 1 else (some[:, 0, :, None] * some[:, 1, None]).flatten(1)
+            total[rows] = product @ here
+        return total * self.growth(x)
 
 
-def _lagrange(place: Tensor, count: int) -> Tensor:
-    """The Lagrange polynomials of the nodes 0 … count − 1 at places (...,), shape (..., count)."""
-    gaps = place[..., None] - torch.arange(count, dtype=place.dtype)
-    ones = torch.ones_like(gaps[..., :1])
-    before = torch.cat([ones, gaps[..., :-1].cumprod(-1)], -1)
-    after = torch.cat([ones, gaps.flip(-1)[..., :-1].cumprod(-1)], -1).flip(-1)
-    signs = [(-1) ** (count - 1 - j) * math.factorial(j) * math.factorial(count - 1 - j) for j in range(count)]
-    return before * after / torch.tensor(signs, dtype=place.dtype)
+def _chebyshev(x: Tensor) -> Tensor:
+    """Chebyshev polynomials of degrees 0 … n at points in [−1, 1], in a last dimension."""
+    found = [torch.ones_like(x), x]
+    for _ in range(_DEGREE - 1):
+        found.append(2.0 * x * found[-1] - found[-2])
+    return torch.stack(found, dim=-1)
 
 
 def _boxes(steps: Steps, initial: Law, level: _Level) -> list[_Box]:
@@ -266,7 +281,7 @@ def _boxes(steps: Steps, initial: Law, level: _Level) -> list[_Box]:
     push = guided * level.push * chances[:, 2].sqrt()
     x, nodes = initial.sample(_PILOTS, seed=_SEED).reshape(_PILOTS, -1).double(), _start(initial, level)[0]
     x = torch.where(guided, nodes[torch.arange(_PILOTS) % len(nodes)], x)
-    boxes, memory = [_Box.around(x, level.spacing)], None
+    boxes, memory = [_Box.around(x, level.width)], None
     for k in range(count - 1):
         # A push of √(t − begin) in Brownian motion: as many standard deviations at any time.
         now, then = ((k + i - begin).clamp(min=0.0).sqrt() for i in (0, 1))
@@ -277,7 +292,7 @@ def _boxes(steps: Steps, initial: Law, level: _Level) -> list[_Box]:
             raise SdekitError(
                 f"Step {k} of {steps.name} gives NaN or Inf far out, where weak_error has to look: take more steps."
             )
-        boxes.append(_Box.around(x, level.spacing))
+        boxes.append(_Box.around(x, level.width))
     return boxes
 
 
@@ -295,7 +310,7 @@ def _means(steps: Steps, initial: Law, functional: Callable[[Tensor], Tensor], l
     later: Callable[[Tensor], Tensor] = at_end
     for k in reversed(range(1, len(steps))):
         values = _expect(steps, k, boxes[k].nodes(), later, level)
-        later = partial(boxes[k].interpolate, values)
+        later = partial(boxes[k].evaluate, boxes[k].coefficients(values))
     x, weights = _start(initial, level)
     return weights @ _expect(steps, 0, x, later, level)
 
