@@ -70,6 +70,13 @@ class Louder(sk.EulerMaruyama):
         return super().step(sde, t0, t1, x, sk.Increment(1.02 * increment.w), memory)
 
 
+class AreaForgotten(sk.SRA1):
+    """No space-time Lévy area."""
+
+    def step(self, sde, t0, t1, x, increment, memory) -> Step:
+        return super().step(sde, t0, t1, x, sk.Increment(increment.w, 0.0 * increment.h), memory)
+
+
 class DriftAtTheEnd(sk.EulerMaruyama):
     """The score at the wrong end of the step: still of order 1."""
 
@@ -231,7 +238,7 @@ def test_orders_in_the_plane(stepper, order):
 
 @pytest.mark.certify
 def test_order_two_of_space_time_areas_in_the_plane():
-    found = measured(benes_in_the_plane(), "sra1", (2, 4, 8, 16))
+    found = measured(sk.problems.get("square"), "sra1", (4, 8, 16, 32))
     assert found.consistent_with(2), found
 
 
@@ -241,6 +248,13 @@ def test_order_two_of_space_time_areas_in_the_plane():
 def test_noise_off_by_two_percent_is_caught():
     found = measured(mixture(), Louder(), (16, 32, 64, 128))
     assert found.order < 0.8, found
+
+
+def test_a_forgotten_area_is_caught():
+    problem = sk.problems.get("additive-nonlinear")
+    right, slipped = (measured(problem, stepper, (8, 16, 32, 64)) for stepper in ("sra1", AreaForgotten()))
+    assert right.order > 1.9, right
+    assert slipped.order < 1.5, slipped
 
 
 @pytest.mark.parametrize("slip", [TwoForThree, SignLost])
