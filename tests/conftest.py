@@ -1,7 +1,7 @@
 """Options and fixtures of the suite.
 
     pytest --device cuda --dtype float32
-    pytest -m statistical --seeds 7
+    pytest -m statistical --seeds 20
 
 ``device`` and ``dtype`` reach every test that solves something. Tests that hold schedules, kernels and
 random numbers against the truth are in float64 whatever the option says. All randomness is seeded where it is
@@ -40,7 +40,9 @@ PROCESSES: dict[str, Callable[[], sk.linear.ScheduledProcess | sk.OU]] = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("sdekit")
     group.addoption("--device", default="cpu", help="device of the states that are solved")
-    group.addoption("--seeds", type=int, default=0, help="other noise under every seed, for tests marked statistical")
+    group.addoption(
+        "--seeds", type=int, default=0, help="run the statistical tests so often, each time with other noise"
+    )
     group.addoption("--dtype", default="float64", choices=("float64", "float32"), help="type of those states")
 
 
@@ -48,14 +50,27 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    count: int = metafunc.config.getoption("--seeds")
+    if count and _statistical(metafunc.definition):
+        metafunc.parametrize("other_noise", range(1, count + 1), indirect=True)
+
+
+def _statistical(test: pytest.Function) -> bool:
+    """Whether a test, or a set of its parameters, states a false-alarm rate."""
+    rows = [row for mark in test.iter_markers("parametrize") for row in mark.args[1] if hasattr(row, "marks")]
+    marks = [mark.name for row in rows for mark in row.marks]
+    return test.get_closest_marker("statistical") is not None or "statistical" in marks
+
+
 @pytest.fixture(autouse=True)
 def other_noise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under ``--seeds N`` every seed stands for other noise, in the tests that state a false-alarm rate."""
-    shift: int = request.config.getoption("--seeds")
-    if shift and request.node.get_closest_marker("statistical"):
+    """Under ``--seeds N`` a seed stands for other noise in each of N runs of the statistical tests."""
+    shift: int = getattr(request, "param", 0)
+    if shift:
         keys = random.path_keys
         monkeypatch.setattr(
-            random, "path_keys", lambda seed, *rest, **options: keys(random.key(seed, shift), *rest, **options)
+            random, "path_keys", lambda seed, *rest, **known: keys(random.key(seed, shift), *rest, **known)
         )
 
 

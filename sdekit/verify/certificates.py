@@ -30,8 +30,8 @@ METHODS = {
     "transport": "exact law, by transport of the density",
     "linear": "exact moments, by the chaos expansion",
     "backward": "exact means, by the backward recursion",
-    "paths": "4096 coupled paths against the solution",
-    "doubling": "4096 coupled paths, steps against half steps",
+    "paths": "coupled paths, against the solution",
+    "doubling": "coupled paths, steps against half steps",
 }
 """What the methods of a claim are called in a table."""
 

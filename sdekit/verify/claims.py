@@ -42,6 +42,8 @@ _LADDERS: dict[str, tuple[int, ...]] = {
     "doubling": (8, 16, 32, 64, 128),
 }
 _EXACT_LADDER = (1, 4, 64)
+_PATHS = (4096, 16_384)  # the second where the first leave more uncertainty than
+_SHARP = 0.08
 _BLUNT = 0.12  # uncertainty beyond which a sampled order says nothing
 
 
@@ -92,7 +94,11 @@ class Claim:
                 steps = tuple(n // (2 if self.jagged else 4) for n in steps)  # before round-off
             steps = tuple(3 * n // 4 for n in steps) if self.jagged else steps
         with torch.no_grad():
-            return order(self.make(), stepper, self.kind, steps, seed=seed)
+            for samples in _PATHS:
+                found = order(self.make(), stepper, self.kind, steps, samples=samples, seed=seed)
+                if self.method not in ("paths", "doubling") or found.uncertainty <= _SHARP:
+                    break
+        return found
 
     def holds(self, estimate: OrderEstimate) -> bool:
         """Whether the declared order was reached; infinity is an error of round-off at every level.
