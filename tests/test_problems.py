@@ -565,12 +565,11 @@ def slope(problem: Problem, stepper: StepMethod | str, steps: tuple[int, int] = 
 @pytest.mark.statistical
 @pytest.mark.parametrize("name", ["sinh", "arctan"])
 def test_traps_of_the_ito_correction(name):
-    """Seed 7; over seeds the standard deviation is 0.04 at most."""
-    assert slope(LIBRARY[name], MILSTEIN) == pytest.approx(1.0, abs=0.15)
+    """Seed 7; over seeds the standard deviation is 0.04, with heavy tails: the margin is six of them."""
+    assert slope(LIBRARY[name], MILSTEIN) == pytest.approx(1.0, abs=0.25)
     assert slope(LIBRARY[name], Taylor(ito=0.0)) < 0.15
 
 
-@pytest.mark.statistical
 @dataclass(frozen=True)
 class SRA1(StepMethod):
     r"""Rößler's SRA1, with the scale of H, the nodes of the noise and the node of the second drift to play with."""
@@ -601,12 +600,12 @@ class SRA1(StepMethod):
 )
 def test_traps_of_order_one_and_a_half(name, wrong):
     """Seed 7: 1.5 and 1; over seeds the standard deviation is 0.03 at most."""
-    assert slope(LIBRARY[name], SRA1(), (64, 256)) == pytest.approx(1.5, abs=0.15)
-    assert slope(LIBRARY[name], wrong, (64, 256)) == pytest.approx(1.0, abs=0.15)
+    assert slope(LIBRARY[name], SRA1(), (64, 256)) == pytest.approx(1.5, abs=0.2)
+    assert slope(LIBRARY[name], wrong, (64, 256)) == pytest.approx(1.0, abs=0.2)
 
 
 def test_an_autonomous_problem_hides_wrong_nodes():
-    assert slope(LIBRARY["square"], SRA1(noise=(0.0, 1.0), node=0.0)) == pytest.approx(1.5, abs=0.15)
+    assert slope(LIBRARY["square"], SRA1(noise=(0.0, 1.0), node=0.0)) == pytest.approx(1.5, abs=0.2)
 
 
 @pytest.mark.statistical
@@ -616,7 +615,6 @@ def test_the_constant_of_sra1():
     assert error * 16**1.5 * 30**0.5 == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.statistical
 @dataclass(frozen=True)
 class Geometric(StepMethod):
     """x exp(…) by the midpoint rule, with the noise affine between the ends that are named."""
