@@ -46,9 +46,12 @@ class _Line:
         return dict(self.record["values"])
 
     @property
+    def short(self) -> str:
+        return "EM" if self.solver == "euler-maruyama" else self.solver
+
+    @property
     def name(self) -> str:
-        short = "EM" if self.solver == "euler-maruyama" else self.solver
-        return short if self.eta == 0.0 else f"{short} η={self.eta:g}"
+        return self.short if self.eta == 0.0 else f"{self.short} η={self.eta:g}"
 
 
 def section(study: Study) -> Section | None:
@@ -139,7 +142,7 @@ def _errors(title: str, lines: list[_Line]) -> bytes:
     exact = [line for line in lines if line.values["declared"] is None]
     drawn = [line for line in lines if line.values["declared"] is not None]
     canvas = new_figure(3.75)
-    axes = canvas.add_axes((0.165, 0.15, 0.515, 0.73))
+    axes = canvas.add_axes((0.165, 0.15, 0.42, 0.73))
     dress(axes, "", "score evaluations", "$W_2$ to the exact law")
     canvas.text(0.02, 0.945, title, fontsize=10, fontweight="bold", color=INK)
     axes.set_xscale("log", base=2)
@@ -181,7 +184,7 @@ def _coinciding(lines: list[_Line]) -> list[list[_Line]]:
 def _label(group: list[_Line]) -> Label:
     first = group[0]
     order = first.values["order"]
-    names = " = ".join(line.name for line in group)
+    names = " = ".join([*(line.short for line in group[:-1]), group[-1].name])  # they share their η
     text = f"{names}   {order:.2f}" if order is not None else names
     return Label(text, first.evaluations[-1], first.errors[-1], look(first.solver, first.eta).colour)
 

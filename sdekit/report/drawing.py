@@ -31,8 +31,11 @@ _SOLVERS = {
     "rk4": (WINE, "v"),
     "dpmpp-2m": (INDIGO, "P"),
     "exact-linear": (SOFT, "x"),
+    "milstein": (RED, "o"),
+    "sra1": (TEAL, "h"),
+    "sri1w1": ("#a0428a", "<"),
 }
-_OTHERS = ((TEAL, "h"), ("#6b6b00", ">"), ("#a0428a", "<"), ("#3d5a80", "d"))
+_OTHERS = (("#6b6b00", ">"), ("#3d5a80", "d"))
 _DASHES = {0.0: "-", 0.5: (0, (4, 1.6)), 1.0: "-"}
 
 WIDTH, DPI = 4.2, 190
