@@ -69,14 +69,12 @@ class Draws:
         """The Brownian path with these normals, shape (rows, n); None where nothing is drawn."""
         if not self.intervals:
             return None
-        upwards = sorted(range(len(self.intervals)), key=lambda k: min(self.intervals[k]))
         nodes = sorted({t for i in self.intervals for t in i})
         place = {low: j for j, low in enumerate(nodes)}
         parts = z.reshape(len(z), len(self.intervals), -1, *self.noise)
         w = z.new_zeros(len(nodes) - 1, len(z), *self.noise)
         h = torch.zeros_like(w) if self.levy else None
-        for k in upwards:
-            s, t = self.intervals[k]
+        for k, (s, t) in enumerate(self.intervals):
             j = place[min(s, t)]
             w[j] = parts[:, k, 0] * abs(t - s) ** 0.5
             if h is not None:
