@@ -10,6 +10,7 @@ use is a fixed combination of D and ε:
 | ``sample`` | 1 | 0 |
 | ``v_prediction`` | −σ | α |
 | ``flow_prediction`` (dx/dt) | dα/dt | dσ/dt |
+| ``rectified`` (the velocity of the straight path) | −1 | 1 |
 
 and so is $x - m_t$ itself, with (α, σ). Converting one into another is therefore one 2 × 2 solve, and
 the result has the form $a\,(x - m_t) + b\,\text{prediction}$.
@@ -41,6 +42,8 @@ def _on_denoised_and_noise(schedule: Schedule, t: Scalar, prediction: Prediction
         return zero, zero + 1.0
     if prediction == "sample":
         return zero + 1.0, zero
+    if prediction == "rectified":
+        return zero - 1.0, zero + 1.0
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     if prediction == "v_prediction":
         return -sigma, alpha
@@ -226,7 +229,8 @@ def from_model(net: Callable[..., Any], process: LinearProcess, prediction: Pred
         net: Takes the state (B, *E) and the times (B,) in the clock of ``process``; returns shape (B, *E), in a
             tensor of its own each time, since multistep methods keep it.
         process: The forward process that it was trained on.
-        prediction: What it predicts: ``score``, ``epsilon``, ``sample``, ``v_prediction`` or ``flow_prediction``.
+        prediction: What it predicts: ``score``, ``epsilon``, ``sample``, ``v_prediction``, ``flow_prediction`` or
+            ``rectified``.
 
     Raises:
         SdekitError: an unknown prediction, or one that needs a schedule of a process that has none.

@@ -23,7 +23,7 @@ NoiseType = Literal["none", "additive", "scalar", "diagonal", "commutative", "ge
 Calculus = Literal["ito", "stratonovich"]
 Direction = Literal["increasing", "decreasing", "either"]
 Increments = Literal["w", "space-time", "three-point"]
-Prediction = Literal["score", "epsilon", "sample", "v_prediction", "flow_prediction"]
+Prediction = Literal["score", "epsilon", "sample", "v_prediction", "flow_prediction", "rectified"]
 
 
 def along(coefficient: float | Tensor, x: Tensor) -> float | Tensor:
