@@ -1,25 +1,55 @@
 """Steppers: one method, or one family of tableaus, per file; :mod:`~sdekit.steppers.registry` lists them."""
 
+from sdekit.steppers.ancestral import DDPM, AncestralVE, DDPMBeta, ReverseDiffusion
 from sdekit.steppers.base import Prepared, Spec, Step, StepMethod, Stepper
 from sdekit.steppers.ddim import DDIM
-from sdekit.steppers.dpmpp import DPMpp2M
+from sdekit.steppers.deis import DEIS, ETDAB
+from sdekit.steppers.dpm import DPM1, DPM2, DPM3
+from sdekit.steppers.dpmpp import DPMpp2M, DPMpp2S, DPMpp3M, DPMpp3S
+from sdekit.steppers.edm import Churn, EDMEuler, EDMHeun
+from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.euler_maruyama import EulerMaruyama
 from sdekit.steppers.exact import ExactLinear
 from sdekit.steppers.milstein import Milstein
 from sdekit.steppers.plan import Plan, PlannedStepper, Row
+from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.registry import STEPPERS, TABLEAUS
 from sdekit.steppers.runge_kutta import RK4, Euler, Heun
+from sdekit.steppers.sa_solver import SASolver
+from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
+from sdekit.steppers.seeds import SEEDS2, SEEDS3
+from sdekit.steppers.sigma_midpoint import SigmaMidpoint
 from sdekit.steppers.sra import SRA1
 from sdekit.steppers.sri import SRI1W1
+from sdekit.steppers.unipc import UniPC
 
 __all__ = [
     "DDIM",
+    "DDPM",
+    "DEIS",
+    "DPM1",
+    "DPM2",
+    "DPM3",
+    "ERSDE",
+    "ETDAB",
     "RK4",
+    "SEEDS2",
+    "SEEDS3",
     "SRA1",
     "SRI1W1",
     "STEPPERS",
     "TABLEAUS",
+    "VAB",
+    "VABM",
+    "AncestralVE",
+    "Churn",
+    "DDPMBeta",
     "DPMpp2M",
+    "DPMpp2S",
+    "DPMpp3M",
+    "DPMpp3S",
+    "EDMEuler",
+    "EDMHeun",
     "Euler",
     "EulerMaruyama",
     "ExactLinear",
@@ -28,9 +58,16 @@ __all__ = [
     "Plan",
     "PlannedStepper",
     "Prepared",
+    "ReverseDiffusion",
     "Row",
+    "SASolver",
+    "SDEDPMpp1",
+    "SDEDPMpp2M",
+    "SDEDPMpp3M",
+    "SigmaMidpoint",
     "Spec",
     "Step",
     "StepMethod",
     "Stepper",
+    "UniPC",
 ]

@@ -184,6 +184,7 @@ class Multistep:
         corrector: The number that the corrector uses, the predicted one among them; 0 for none.
         start: How the first p − 1 steps are taken.
         midpoint: Whether the slope of two nodes is integrated by the short cut of DPM-Solver.
+        single: Order → the single-step method that starts.
     """
 
     form: Form
@@ -191,6 +192,7 @@ class Multistep:
     corrector: int = 0
     start: Start = "single-step"
     midpoint: bool = False
+    single: Mapping[int, Sequence[Stage]] = field(default_factory=lambda: SINGLE)
 
     def plan(self, schedule: Schedule, eta: float, times: Tensor) -> Plan:
         """The plan on these times."""
@@ -235,9 +237,9 @@ class Multistep:
 
     def _starter(self, levels: Levels, eta: float) -> _Run:
         """A single-step method of one order less: p − 1 of its steps have an error of the order of the whole."""
-        order = min(max(1, self.order - 1, self.corrector - 1), max(SINGLE))
+        order = min(max(1, self.order - 1, self.corrector - 1), max(self.single))
         m = min(self._starting, len(levels) - 1)
-        return _Run.of(self.form, SINGLE[order], levels[:m], levels[1 : m + 1], eta)
+        return _Run.of(self.form, self.single[order], levels[:m], levels[1 : m + 1], eta)
 
     def _interpolated(self, levels: Levels, eta: float, nodes: Sequence[Sequence[int]]) -> list[dict[int, Tensor]]:
         """For every step the weights of the outputs at ``nodes``; steps alike are computed at once."""

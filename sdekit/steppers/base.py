@@ -25,6 +25,8 @@ Memory = Any
 
 Advance = Callable[[int, Tensor, Sequence[Increment], Memory], tuple[Tensor, Memory]]
 
+End = Literal["noiseless", "signalless"]
+
 ALL_NOISE: frozenset[NoiseType] = frozenset(("none", "additive", "scalar", "diagonal", "commutative", "general"))
 
 
@@ -64,6 +66,12 @@ class Spec:
     """Range of η that it integrates on a reverse problem."""
     needs_schedule: bool = False
     """Whether it is written in λ, so that it needs a reverse problem of a process with a schedule."""
+    min_steps: int = 1
+    """The least number of steps that it can take: p for a p-step method."""
+    safe_at: frozenset[End] = frozenset()
+    """The singular ends of a schedule that it may stand on: ``noiseless`` (σ = 0), ``signalless`` (α = 0)."""
+    alias: str | None = None
+    """The stepper whose plan it is, where it is another name for one."""
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,10 @@ class Noise(Exponential):
         return eta * t.alpha * s.rho * torch.sqrt(-torch.expm1(2.0 * (s.lam - t.lam)))
 
 
+Clock = tuple[Callable[[Levels], Tensor], Callable[[Schedule, Tensor], Tensor]]
+"""What a clock reads at some levels, and the time at which a schedule's clock reads it."""
+
+
 @final
 @dataclass(frozen=True)
 class Clocked(Form):
@@ -268,6 +272,17 @@ class Clocked(Form):
 
     def noise(self, s: Levels, t: Levels, eta: float) -> Tensor:
         return self.inner.noise(s, t, eta)
+
+
+def _time_of_rho(schedule: Schedule, rho: Tensor) -> Tensor:
+    return schedule.time_at(-torch.log(rho))
+
+
+IN_TIME: Clock = (lambda at: at.t, lambda schedule, t: t)
+"""The clock t."""
+
+IN_RHO: Clock = (lambda at: at.rho, _time_of_rho)
+"""The clock ρ = σ/α."""
 
 
 @final

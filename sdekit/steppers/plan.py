@@ -74,9 +74,16 @@ class PlannedStepper(Stepper):
             raise SdekitError(f"{self.spec.name} needs reverse_time(process, score); got {type(sde).__name__}.")
         process = sde.linear_process
         schedule = schedule_of(process)
+        steps, least = len(times) - 1, self.spec.min_steps
+        if steps < least:
+            raise SdekitError(
+                f"{self.spec.name} looks back over {least} steps and cannot take {steps}: give {least} steps or more, "
+                "or take a method of lower order."
+            )
         grid = torch.tensor(list(times), dtype=torch.float64)
         plan = self.plan(schedule, sde.eta, grid)
-        return Prepared(plan.draws, _Loop(sde.score, process, schedule, plan, times))
+        own_noise = sde.eta == 0.0 and any(plan.draws)
+        return Prepared(plan.draws, _Loop(sde.score, process, schedule, plan, times), noise_like_state=own_noise)
 
 
 def h_of(schedule: Schedule, times: Tensor) -> Tensor:

@@ -6,21 +6,39 @@ from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.reverse import Reverse
 from sdekit.steppers import sra, sri, weak_runge_kutta
+from sdekit.steppers.ancestral import DDPM, AncestralVE, DDPMBeta, ReverseDiffusion
 from sdekit.steppers.base import Spec, Stepper
 from sdekit.steppers.ddim import DDIM
-from sdekit.steppers.dpmpp import DPMpp2M
+from sdekit.steppers.deis import DEIS, ETDAB
+from sdekit.steppers.dpm import DPM1, DPM2, DPM3
+from sdekit.steppers.dpmpp import DPMpp2M, DPMpp2S, DPMpp3M, DPMpp3S
+from sdekit.steppers.edm import EDMEuler, EDMHeun
+from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.euler_maruyama import EulerMaruyama
 from sdekit.steppers.exact import ExactLinear
+from sdekit.steppers.family import Family
 from sdekit.steppers.milstein import Milstein
+from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.runge_kutta import RK4, Euler, ExplicitRungeKutta, Heun, Tableau
+from sdekit.steppers.sa_solver import SASolver
+from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
+from sdekit.steppers.seeds import SEEDS2, SEEDS3
+from sdekit.steppers.sigma_midpoint import SigmaMidpoint
 from sdekit.steppers.sra import SRA1, SRATableau
 from sdekit.steppers.sri import SRI1W1, SRITableau
+from sdekit.steppers.unipc import UniPC
 from sdekit.steppers.weak_runge_kutta import WeakTableau
 
-STEPPERS: dict[str, type[Stepper]] = {
-    stepper.spec.name: stepper
-    for stepper in (EulerMaruyama, Milstein, SRA1, SRI1W1, Euler, Heun, RK4, ExactLinear, DDIM, DPMpp2M)
-}
+_FAMILIES: tuple[type[Family], ...] = (ERSDE, DEIS, ETDAB, UniPC, VAB, VABM)
+_ALL: tuple[type[Stepper], ...] = (
+    *(EulerMaruyama, Milstein, SRA1, SRI1W1, Euler, Heun, RK4, ExactLinear),
+    *(DDIM, DDPM, DDPMBeta, AncestralVE, ReverseDiffusion, EDMEuler, EDMHeun),
+    *(DPM1, DPM2, DPM3, DPMpp2S, DPMpp3S, DPMpp2M, DPMpp3M),
+    *(SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M, SEEDS2, SEEDS3, SASolver, SigmaMidpoint),
+    *(member for family in _FAMILIES for member in family.members()),
+)
+
+STEPPERS: dict[str, type[Stepper]] = {stepper.spec.name: stepper for stepper in _ALL}
 """Name → stepper class."""
 
 TABLEAUS: dict[str, Tableau | SRATableau | SRITableau | WeakTableau] = {
