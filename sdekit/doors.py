@@ -16,7 +16,9 @@ from sdekit.observe import finite_samples
 from sdekit.reverse import Reverse
 from sdekit.schedules import Schedule
 from sdekit.steppers import registry
-from sdekit.steppers.base import Prepared, Stepper
+from sdekit.steppers.base import End, Prepared, Stepper
+from sdekit.steppers.er_sde import ERSDE
+from sdekit.steppers.rectified import VABM
 
 
 def check_sde(sde: SDE) -> None:
@@ -42,8 +44,14 @@ def check_state(x: Tensor) -> None:
         raise SdekitError(f"The initial state has NaN or Inf in {bad} of {len(x)} samples.")
 
 
-def check_times(sde: SDE, nodes: Tensor) -> None:
-    """Refuse a grid that runs the wrong way, leaves the process's time range, or meets a singular time."""
+def check_times(sde: SDE, nodes: Tensor, safe_at: frozenset[End] = frozenset()) -> None:
+    """Refuse a grid that runs the wrong way, leaves the process's time range, or meets a singular time.
+
+    Args:
+        sde: The problem.
+        nodes: The grid.
+        safe_at: The singular ends of a schedule on which it may stand.
+    """
     first, last = float(nodes[0]), float(nodes[-1])
     way = "increasing" if last > first else "decreasing"
     if sde.direction == "increasing" and way == "decreasing":
@@ -57,42 +65,81 @@ def check_times(sde: SDE, nodes: Tensor) -> None:
         )
     process = sde.process if isinstance(sde, Reverse) else sde
     if isinstance(process, LinearProcess) and process.schedule is not None:
-        _check_range(process, process.schedule, isinstance(sde, Reverse), min(first, last), max(first, last))
+        reverse = isinstance(sde, Reverse)
+        _check_range(process, process.schedule, reverse, min(first, last), max(first, last), safe_at)
 
 
-def _check_range(process: LinearProcess, schedule: Schedule, reverse: bool, low: float, high: float) -> None:
+def _check_range(
+    process: LinearProcess, schedule: Schedule, reverse: bool, low: float, high: float, safe_at: frozenset[str]
+) -> None:
     name = type(process).__name__
     if low < 0.0 or high > schedule.end:
         raise SdekitError(f"The grid spans [{low:g}, {high:g}]; {name} lives on [0, {schedule.end:g}].")
-    singular = (schedule.signalless, schedule.noiseless if reverse else None)
+    singular = {"signalless": schedule.signalless, "noiseless": schedule.noiseless if reverse else None}
+    met = {t for name, t in singular.items() if name not in safe_at}
     for t in (low, high):
-        if t in singular:
+        if t in met:
             raise SdekitError(
                 f"{name} is singular at t = {t:g}: end the grid before it (the defaults are t_min = "
                 f"{process.t_min:g} and t_max = {process.t_max:g}), and use end='denoise' for the last bit of noise."
             )
 
 
-def grid_of(sde: SDE, grid: Tensor | Sequence[float] | None, steps: int | None) -> Tensor:
-    """The grid that was given, or the default one, checked against the problem."""
+def grid_of(
+    sde: SDE,
+    grid: Tensor | Sequence[float] | None,
+    steps: int | None,
+    safe_at: frozenset[End] = frozenset(),
+    *,
+    to_data: bool = False,
+) -> Tensor:
+    """The grid that was given, or the default one, checked against the problem.
+
+    Args:
+        sde: The problem.
+        grid: Times; None for the default.
+        steps: Number of steps of the default grid.
+        safe_at: The singular ends of a schedule on which it may stand.
+        to_data: Whether the default grid of a reverse problem goes down to t = 0.
+    """
     if grid is not None and steps is not None:
         raise SdekitError(f"Give a grid or steps, not both; got a grid and steps = {steps}.")
-    nodes = grids.from_times(default_grid(sde, steps) if grid is None else grid)
-    check_times(sde, nodes)
+    nodes = grids.from_times(default_grid(sde, steps, to_data) if grid is None else grid)
+    check_times(sde, nodes, safe_at)
     return nodes
 
 
-def default_stepper(sde: SDE) -> Stepper:
+def grid_and_stepper(
+    sde: SDE,
+    grid: Tensor | Sequence[float] | None,
+    steps: int | None,
+    stepper: str | Stepper | None,
+    *,
+    to_data: bool = True,
+) -> tuple[Tensor, Stepper]:
+    """What a run uses, with defaults for what is left out, checked against the problem and one another."""
+    if stepper is not None:
+        chosen = registry.get(stepper)
+        registry.check(chosen, sde)
+        return grid_of(sde, grid, steps, chosen.spec.safe_at), chosen
+    nodes = grid_of(sde, grid, steps, frozenset({"noiseless"}), to_data=to_data)
+    chosen = default_stepper(sde, len(set(nodes.tolist())) - 1)
+    registry.check(chosen, sde)
+    check_times(sde, nodes, chosen.spec.safe_at)
+    return nodes, chosen
+
+
+def default_stepper(sde: SDE, steps: int) -> Stepper:
     """The best that is known for few steps on this kind of problem."""
-    if isinstance(sde, Reverse) and sde.schedule is not None and sde.eta <= 1.0:
-        return registry.get("dpmpp-2m" if sde.eta == 0.0 else "ddim")
+    if isinstance(sde, Reverse) and sde.schedule is not None:
+        return VABM(min(4, steps), start="ramp") if sde.eta == 0.0 else ERSDE(min(2, steps), start="ramp", apart=1.0)
     if isinstance(sde, LinearProcess):
         return registry.get("exact-linear")
     return registry.get("rk4" if sde.noise_type == "none" else "euler-maruyama")
 
 
-def default_grid(sde: SDE, steps: int | None) -> Tensor:
-    """``steps`` steps over the process's default range, uniform in log-SNR where there is a schedule."""
+def default_grid(sde: SDE, steps: int | None, to_data: bool = False) -> Tensor:
+    """``steps`` steps over the process's default range; backwards uniform in log-SNR, or rectified, down to t = 0."""
     process = sde.process if isinstance(sde, Reverse) else sde
     if steps is None or not isinstance(process, LinearProcess):
         raise SdekitError(
@@ -101,7 +148,9 @@ def default_grid(sde: SDE, steps: int | None) -> Tensor:
         )
     if not isinstance(sde, Reverse):
         return grids.uniform(process, steps).flip(0)
-    return (grids.uniform if process.schedule is None else grids.log_snr)(process, steps)
+    if process.schedule is None:
+        return grids.uniform(process, steps)
+    return grids.rectified(process, steps) if to_data else grids.log_snr(process, steps)
 
 
 def noise_event(sde: SDE, x: Tensor, prepared: Prepared, start: float) -> torch.Size | None:

@@ -21,7 +21,6 @@ from sdekit.observe import Counter, finite_samples, observe
 from sdekit.reverse import Reverse
 from sdekit.score import convert
 from sdekit.solution import Solution, Statistics, Status, versions
-from sdekit.steppers import registry
 from sdekit.steppers.base import Prepared, Stepper
 
 End = Literal["stop", "denoise"]
@@ -54,10 +53,11 @@ def solve(
         sde: A forward process, ``sk.sde(...)``, a reverse-time SDE or a probability flow.
         x: Initial states, shape (B, *E), floating point.
         grid: Times from first to last, as from :mod:`sdekit.grids`; decreasing for a reverse problem.
-            Default: made from ``steps``, uniform in log-SNR backwards, in time forwards.
-        stepper: A registry name or a :class:`~sdekit.steppers.Stepper`. Default: ``dpmpp-2m`` for a flow
-            with a schedule, ``ddim`` for a reverse SDE with η ≤ 1, ``exact-linear`` for a forward process,
-            else ``rk4`` without noise and ``euler-maruyama`` with it.
+            Default: made from ``steps``, uniform in time forwards; backwards uniform in log-SNR if the stepper is
+            given, else :func:`sdekit.grids.rectified`, which goes to t = 0.
+        stepper: A registry name or a :class:`~sdekit.steppers.Stepper`. Default: where there is a schedule,
+            ``VABM(4, start="ramp")`` for a flow and ``ERSDE(2, start="ramp", apart=1.0)`` for a reverse SDE;
+            ``exact-linear`` for a forward process; else ``rk4`` without noise and ``euler-maruyama`` with it.
         noise: A seed, or a Brownian path. Required when the problem is stochastic.
         paths: With a seed: the global path number of every sample (0 … B − 1 by default).
         save: ``final``, ``all``, or times; times off the grid are added to it and stepped to.
@@ -77,11 +77,9 @@ def solve(
     """
     doors.check_sde(sde)
     doors.check_state(x)
-    chosen = registry.get(stepper) if stepper is not None else doors.default_stepper(sde)
-    registry.check(chosen, sde)
-    nodes = doors.grid_of(sde, grid, steps)
     if end not in get_args(End):
         raise unknown_name("end", end, get_args(End))
+    nodes, chosen = doors.grid_and_stepper(sde, grid, steps, stepper, to_data=end == "stop")
     backwards = float(nodes[0]) > float(nodes[-1])
     if end == "denoise" and not (isinstance(sde, Reverse) and sde.schedule is not None and backwards):
         raise SdekitError("end='denoise' needs the reverse of a process with a schedule, on a decreasing grid.")
@@ -110,6 +108,7 @@ def solve(
     provenance = {
         **versions(),
         "stepper": chosen.spec.name,
+        "method": repr(chosen),
         **_problem(sde),
         "times": saving.times,
         "noise": noise if isinstance(noise, int) or noise is None else type(noise).__name__,

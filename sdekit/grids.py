@@ -2,7 +2,8 @@ r"""Time grids: 1-D float64 tensors on the host, from noise (first) to data (las
 
 Every function is ``f(process, steps, t_min=None, t_max=None, ...)`` and returns ``steps + 1`` decreasing times
 with both ends exact; flip one for a forward problem. With $\kappa$ running from 0 to 1, a grid is uniform in $t$, in
-$\sqrt t$ (quadratic), in λ (log_snr), in σ (sigma_uniform) or in $(\sigma/\alpha)^{1/\rho}$ (karras).
+$\sqrt t$ (quadratic), in λ (log_snr), in σ (sigma_uniform) or in $(\sigma/\alpha)^{1/\rho}$ (karras); rectified goes
+along the straight path, and on to t = 0.
 
 References: [karras2022edm] for karras; [lu2022dpm] for log_snr.
 """
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from sdekit.errors import SdekitError
@@ -71,6 +73,60 @@ def karras(
 def sigma_uniform(process: Timed, steps: int, t_min: float | None = None, t_max: float | None = None) -> Tensor:
     """Uniform in σ/α."""
     return karras(process, steps, t_min, t_max, rho=1.0)
+
+
+def rectified(process: Timed, steps: int, t_min: float | None = None, t_max: float | None = None) -> Tensor:
+    r"""Uniform in $u^{1/\kappa}$, $u = \sigma/(\alpha + \sigma)$, and on to the data.
+
+    It is the default of :func:`sdekit.solve`. u is the time of the straight path between data (0) and noise (1),
+    whatever the schedule. No time but the last lies below ``t_min``; the last is t = 0, if σ = 0 there. With κ = 2
+    steps shrink towards the data, where fine structure is resolved last. Where that would leave the last step more than
+    six times the one before it, as with many steps and a large σ at ``t_min``, κ is smaller, down to 1: what is
+    extrapolated so far magnifies the errors of a network.
+
+    Args:
+        process: With a schedule.
+        steps: Number of steps, with the last one to t = 0.
+        t_min: The least time at which a score is asked; by default the process's.
+        t_max: The first time.
+    """
+    schedule = _schedule(process)
+
+    def on_path(t: Tensor) -> Tensor:
+        return torch.sigmoid(-schedule.lam(t))
+
+    first, low = _between(process, 1, t_min, t_max, _same, _same).unbind()
+    onward = schedule.noiseless == 0.0 and float(low) > 0.0
+    kappa = _power(float(on_path(first) / on_path(low)), steps) if onward else 2.0
+
+    def clock(t: Tensor) -> Tensor:
+        return on_path(t) ** (1.0 / kappa)
+
+    def inverse(w: Tensor) -> Tensor:
+        u = w**kappa
+        return schedule.time_at(torch.log1p(-u) - torch.log(u))
+
+    if not onward:
+        return _between(process, steps, t_min, t_max, clock, inverse)
+    top, last = float(clock(first)), torch.zeros(1, dtype=torch.float64)
+    if top / steps >= float(clock(low)):
+        return torch.cat([first[None], inverse(torch.linspace(top, 0.0, steps + 1, dtype=torch.float64)[1:-1]), last])
+    return torch.cat([_between(process, steps - 1, t_min, t_max, clock, inverse), last])
+
+
+def _power(ratio: float, steps: int, longest: float = 6.0) -> float:
+    r"""The largest κ in [1, 2] with a last step at most ``longest`` times the one before it, if there is one.
+
+    The step before is $\kappa\,(r^{1/\kappa} - 1)/(N - 1)$ of the last one, to first order, at $u_{max} = r u_{min}$.
+    """
+
+    def before(kappa: float) -> float:
+        return longest * kappa * (ratio ** (1.0 / kappa) - 1.0) / max(1, steps - 1) - 1.0
+
+    if before(2.0) >= 0.0 or before(1.0) <= 0.0:
+        return 2.0 if before(2.0) >= 0.0 else 1.0
+    root: float = brentq(before, 1.0, 2.0)
+    return root
 
 
 def from_times(times: Sequence[float] | Tensor) -> Tensor:

@@ -130,8 +130,15 @@ def _forward_case(options: argparse.Namespace, process: LinearProcess, data: Law
 
 
 def _grid(options: argparse.Namespace, process: LinearProcess) -> Tensor:
-    name = options.grid or ("uniform" if process.schedule is None else "log_snr")
+    name = options.grid or _default_grid(options, process)
     return choices.grids()[name](process, options.steps, options.t_min, options.t_max)
+
+
+def _default_grid(options: argparse.Namespace, process: LinearProcess) -> str:
+    """As in :func:`sdekit.solve`: uniform in log-SNR for a stepper of one's own; the default one goes to the data."""
+    if process.schedule is None:
+        return "uniform"
+    return "log_snr" if options.stepper or options.forward or options.end != "stop" else "rectified"
 
 
 def _learned_score(kind: str, data_name: str, process: LinearProcess | None) -> tuple[LinearProcess, Score]:

@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         check_writable(options.out)
     case = case_of(options)
-    stepper = registry.get(options.stepper) if options.stepper else doors.default_stepper(case.sde)
+    stepper = registry.get(options.stepper) if options.stepper else doors.default_stepper(case.sde, options.steps)
     registry.check(stepper, case.sde)
     dtype: torch.dtype = getattr(torch, options.dtype or ("float32" if case.learned else "float64"))
     with torch.no_grad():

@@ -28,7 +28,8 @@ from sdekit.steppers.plan import Plan, Row
 
 Start = Literal["single-step", "ramp"]
 
-_NEAR = 1.0 / 64.0  # of a step: outputs nearer to one another than this say nothing of a slope, but for its rounding
+NEAR = 1.0 / 64.0
+"""Nodes nearer to one another than this part of a step are one."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,8 @@ class Multistep:
         start: How the first p − 1 steps are taken.
         midpoint: Whether the slope of two nodes is integrated by the short cut of DPM-Solver.
         single: Order → the single-step method that starts.
+        apart: The least distance between nodes, in parts of the step. Outputs nearer to one another say nothing of a
+            slope that is extrapolated over the step, but for their errors.
     """
 
     form: Form
@@ -193,16 +196,17 @@ class Multistep:
     start: Start = "single-step"
     midpoint: bool = False
     single: Mapping[int, Sequence[Stage]] = field(default_factory=lambda: SINGLE)
+    apart: float = NEAR
 
     def plan(self, schedule: Schedule, eta: float, times: Tensor) -> Plan:
         """The plan on these times."""
         levels, steps = Levels.at(schedule, times), len(times) - 1
         s, t = levels[:-1], levels[1:]
         clock = self.form.clock(levels).tolist()
-        predictor = self._interpolated(levels, eta, [_history(clock, k, self.order) for k in range(steps)])
+        predictor = self._interpolated(levels, eta, [self._history(clock, k, self.order) for k in range(steps)])
         corrector = []
         if self.corrector:
-            corrector = [[k + 1, *_history(clock, k, self.corrector - 1)] for k in range(steps)]
+            corrector = [[k + 1, *self._history(clock, k, self.corrector - 1)] for k in range(steps)]
         corrected = self._interpolated(levels, eta, corrector)
         carried, noise = self.form.carried(s, t, eta).unbind(), self.form.noise(s, t, eta).unbind()
         table, at = Table(), times.tolist()
@@ -257,16 +261,15 @@ class Multistep:
                     found[k][k - lag] = w
         return found
 
+    def _history(self, clock: Sequence[float], k: int, count: int) -> list[int]:
+        """Up to ``count`` grid points that the step from k interpolates through, the newest first.
 
-def _history(clock: Sequence[float], k: int, count: int) -> list[int]:
-    """Up to ``count`` grid points that the step from k interpolates through, the newest first.
-
-    After a very short step, forced by an output time say, its two ends would make a slope of rounding errors: one of
-    them is passed over. Where the clock is infinite there is only the newest.
-    """
-    step, chosen = abs(clock[k + 1] - clock[k]), [k]
-    for j in reversed(range(max(0, k - 2 * count), k)):
-        gap = abs(clock[chosen[-1]] - clock[j])
-        if len(chosen) < count and _NEAR * step <= gap < math.inf:
-            chosen.append(j)
-    return chosen
+        After a very short step, forced by an output time say, its two ends would make a slope of rounding errors: one
+        of them is passed over. Where the clock is infinite there is only the newest.
+        """
+        step, chosen = abs(clock[k + 1] - clock[k]), [k]
+        for j in reversed(range(max(0, k - 2 * count), k)):
+            gap = abs(clock[chosen[-1]] - clock[j])
+            if len(chosen) < count and self.apart * step <= gap < math.inf:
+                chosen.append(j)
+        return chosen

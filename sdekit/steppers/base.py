@@ -89,6 +89,9 @@ class Stepper(ABC):
 
     spec: ClassVar[Spec]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @abstractmethod
     def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
         """Bind to a problem and to strictly monotone times (host float64)."""

@@ -44,7 +44,7 @@ class DEIS(Family):
         return _spec("deis", order, "t")
 
     def method(self) -> Multistep:
-        return Multistep(Clocked(Noise(), *IN_TIME), self.order, start=self.start)
+        return Multistep(Clocked(Noise(), *IN_TIME), self.order, start=self.start, apart=self.apart)
 
 
 @final
@@ -65,4 +65,4 @@ class ETDAB(Family):
         return _spec("etd-ab", order, "λ")
 
     def method(self) -> Multistep:
-        return Multistep(Noise(), self.order, start=self.start)
+        return Multistep(Noise(), self.order, start=self.start, apart=self.apart)

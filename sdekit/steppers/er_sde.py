@@ -50,4 +50,4 @@ class ERSDE(Family):
         )
 
     def method(self) -> Multistep:
-        return Multistep(Clocked(Denoised(), *IN_RHO), self.order, start=self.start)
+        return Multistep(Clocked(Denoised(), *IN_RHO), self.order, start=self.start, apart=self.apart)

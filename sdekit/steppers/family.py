@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdekit.errors import SdekitError
 from sdekit.schedules import Schedule
-from sdekit.steppers.assembly import Multistep, Start
+from sdekit.steppers.assembly import NEAR, Multistep, Start
 from sdekit.steppers.base import Spec
 from sdekit.steppers.plan import Plan, PlannedStepper
 
@@ -23,24 +23,31 @@ class Family(PlannedStepper):
         order: p.
         start: How the first p − 1 steps are taken: ``single-step``, by a single-step method that keeps the order and
             asks the network more often; ``ramp``, at one evaluation a step, with orders 1, 2, … as most codes do it.
+        apart: The least distance between the evaluations that are interpolated, in parts of a step; see
+            :class:`~sdekit.steppers.assembly.Multistep`.
 
     Raises:
-        SdekitError: an order or a start that there is not.
+        SdekitError: an order or a start that there is not, or a distance that is not positive.
     """
 
     orders: ClassVar[tuple[int, ...]]
+    apart: float = NEAR
 
-    def __init__(self, order: int, start: Start = "single-step") -> None:
+    def __init__(self, order: int, start: Start = "single-step", apart: float | None = None) -> None:
         if order not in self.orders:
             raise SdekitError(f"{type(self).__name__} has the orders {self.orders}; got {order!r}.")
         if start not in ("single-step", "ramp"):
             raise SdekitError(f"start is 'single-step' or 'ramp'; got {start!r}.")
+        if apart is not None and not apart > 0.0:
+            raise SdekitError(f"apart is a positive part of a step; got {apart!r}.")
         self.order, self.start = order, start
+        self.apart = self.apart if apart is None else apart
         self.spec = self.declared(order)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         start = "" if self.start == "single-step" else f", start={self.start!r}"
-        return f"{type(self).__name__}({self.order}{start})"
+        apart = "" if self.apart == type(self).apart else f", apart={self.apart!r}"
+        return f"{type(self).__name__}({self.order}{start}{apart})"
 
     @classmethod
     @abstractmethod

@@ -65,7 +65,7 @@ class VAB(Family):
         )
 
     def method(self) -> Multistep:
-        return Multistep(Rectified(), self.order, start=self.start)
+        return Multistep(Rectified(), self.order, start=self.start, apart=self.apart)
 
 
 @final
@@ -73,13 +73,15 @@ class VABM(Family):
     r"""Adams–Bashforth–Moulton on the rectified path: predict with p evaluations, correct with p + 1.
 
     The corrector uses the evaluation at the predicted state, which is the next step's first one as well: one
-    evaluation a step, order p + 1. On a flow :func:`sdekit.solve` takes ``VABM(4, start="ramp")`` unless told
-    otherwise.
+    evaluation a step, order p + 1. Nodes are a quarter of a step apart at least, so that the last
+    step, from the least σ that a network knows to 0, does not magnify the network's errors. On a flow
+    :func:`sdekit.solve` takes ``VABM(4, start="ramp")`` unless told otherwise.
 
     References: [liu2023], [hairer1993] III.5.
     """
 
     orders = (1, 2, 3, 4, 5)
+    apart = 0.25
 
     @classmethod
     def declared(cls, order: int) -> Spec:
@@ -97,4 +99,4 @@ class VABM(Family):
 
     def method(self) -> Multistep:
         single = {**SINGLE, 5: FIFTH}
-        return Multistep(Rectified(), self.order, self.order + 1, self.start, single=single)
+        return Multistep(Rectified(), self.order, self.order + 1, self.start, single=single, apart=self.apart)

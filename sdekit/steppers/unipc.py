@@ -38,4 +38,4 @@ class UniPC(Family):
         )
 
     def method(self) -> Multistep:
-        return Multistep(Denoised(), self.order, self.order + 1, self.start)
+        return Multistep(Denoised(), self.order, self.order + 1, self.start, apart=self.apart)

@@ -130,7 +130,8 @@ def affine_map(
     Raises:
         SdekitError: the run was not affine; says by how much.
     """
-    chosen, times = registry.get(stepper), run_times(sde, grid)
+    chosen = registry.get(stepper)
+    times = run_times(sde, grid, chosen)
     registry.check(chosen, sde)
     draws = Draws.of(sde, chosen, times, event_shape)
 
@@ -140,9 +141,10 @@ def affine_map(
     return probe(run, event_shape, draws.normals, dtype, chosen.spec.name)
 
 
-def run_times(sde: SDE, grid: Tensor | Sequence[float] | Solution) -> list[float]:
+def run_times(sde: SDE, grid: Tensor | Sequence[float] | Solution, stepper: Stepper) -> list[float]:
     """The distinct times of a grid, or of the steps that a run took."""
-    nodes = grid_of(sde, grid.provenance["times"] if isinstance(grid, Solution) else grid, None)
+    times = grid.provenance["times"] if isinstance(grid, Solution) else grid
+    nodes = grid_of(sde, times, None, stepper.spec.safe_at)
     return list(dict.fromkeys(nodes.tolist()))
 
 

@@ -91,7 +91,7 @@ def linear_errors(problem: Problem, stepper: str | Stepper, steps: int) -> Linea
     registry.check(chosen, problem.sde)
     if problem.linear is None:
         raise SdekitError(f"The problem {problem.name!r} has no linear coefficients: use verify.order(kind='strong').")
-    times = run_times(problem.sde, problem.grid(steps))
+    times = run_times(problem.sde, problem.grid(steps), chosen)
     if times[0] > times[-1]:
         raise SdekitError(f"linear_errors needs increasing times; got {times[0]:g} … {times[-1]:g}.")
     A, B = _augmented(problem.linear)

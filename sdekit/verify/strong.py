@@ -70,7 +70,8 @@ def strong_error(sde: SDE, stepper: str | Stepper, grid: Tensor | Sequence[float
 
     References: [clarkcameron1980].
     """
-    chosen, times = registry.get(stepper), run_times(sde, grid)
+    chosen = registry.get(stepper)
+    times = run_times(sde, grid, chosen)
     draws = Draws.of(sde, chosen, times, initial.event_shape)
     run = affine_map(sde, chosen, times, initial.event_shape)
     backwards = times[0] > times[-1]

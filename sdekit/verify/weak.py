@@ -135,7 +135,7 @@ def weak_error(problem: Problem, stepper: str | Stepper, steps: int) -> WeakErro
     event = problem.initial.event_shape
     if event.numel() not in _LEVELS:
         raise SdekitError(f"weak_error is for one or two dimensions; {problem.name!r} has states of {tuple(event)}.")
-    times = run_times(problem.sde, problem.grid(steps))
+    times = run_times(problem.sde, problem.grid(steps), chosen)
     with torch.no_grad():
         bound = Steps.of(problem.sde, chosen, times, event)
         most = max(map(bound.normals, range(len(bound))))
