@@ -90,6 +90,7 @@ def rectified(process: Timed, steps: int, t_min: float | None = None, t_max: flo
         t_min: The least time at which a score is asked; by default the process's.
         t_max: The first time.
     """
+    _check_steps(steps)
     schedule = _schedule(process)
 
     def on_path(t: Tensor) -> Tensor:
@@ -165,6 +166,11 @@ def _schedule(process: Timed) -> Schedule:
     return process.schedule
 
 
+def _check_steps(steps: int) -> None:
+    if not isinstance(steps, int) or steps < 1:
+        raise SdekitError(f"steps must be a whole number ≥ 1; got {steps!r}.")
+
+
 def _between(
     process: Timed,
     steps: int,
@@ -174,8 +180,7 @@ def _between(
     inverse: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Times uniform in ``clock`` from t_max down to t_min; both ends are set, not computed."""
-    if not isinstance(steps, int) or steps < 1:
-        raise SdekitError(f"steps must be a whole number ≥ 1; got {steps!r}.")
+    _check_steps(steps)
     low = process.t_min if t_min is None else float(t_min)
     high = process.t_max if t_max is None else float(t_max)
     if not (math.isfinite(low) and math.isfinite(high) and 0.0 <= low < high):

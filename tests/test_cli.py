@@ -145,7 +145,7 @@ def test_solve_keeps_the_solution(run):
     assert "64 of 64 samples ended well" in out
     kept = sk.Solution.load("kept/s.safetensors")
     assert kept.xs.shape == (9, 64, 3)
-    assert kept.provenance["stepper"] == "dpmpp-2m"
+    assert kept.provenance["stepper"] == "v-abm-4"
     assert kept.final.dtype == torch.float64
 
 
@@ -162,7 +162,8 @@ def test_solve_does_what_the_library_does(run):
 
 
 def test_solve_reports_distances(run):
-    out = run("solve --process vp --steps 20 --samples 200")[1]
+    assert "W2 to the exact law at t = 0 " in run("solve --process vp --steps 20 --samples 200")[1]
+    out = run("solve --process vp --stepper dpmpp-2m --steps 20 --samples 200")[1]
     row = re.search(r"W2 to the exact law at t = 0.001 +([\d.]+) ± [\d.]+", out)
     assert row, out
     assert 0.0 < float(row[1]) < 0.5

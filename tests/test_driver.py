@@ -69,7 +69,8 @@ def test_no_evaluation_outside_the_interval(stepper: str, upwards: bool) -> None
         return  # only a flow can be run upwards
     for seed in range(40):
         # Long last steps: t₀ + (t₁ − t₀) may miss t₁ only where t₁ is more than twice t₀, or less than half.
-        inner = torch.rand(3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        count = 1 + max(2, STEPPERS[stepper].spec.min_steps)
+        inner = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         grid = (0.002 + 0.9 * inner**4).sort(descending=not upwards).values
         net = Watched()
         score = sk.score.from_model(net, sk.VP(), "epsilon")
@@ -87,7 +88,10 @@ def test_evaluations_are_those_declared(stepper: str, randn: Randn) -> None:
     stats = run(stepper, randn(3, 2), sde).stats
     steps = len(JAGGED) - 1
     assert stats.steps == steps
-    assert stats.score_evaluations == spec.evaluations * steps
+    longer = run(stepper, randn(3, 2), sde, [*JAGGED, 0.5 * JAGGED[-1]]).stats
+    assert longer.score_evaluations - stats.score_evaluations == spec.evaluations
+    started = stats.score_evaluations - spec.evaluations * steps  # what a p-step method spends on its first p − 1 steps
+    assert started == 0 if spec.min_steps == 1 else 0 <= started <= (spec.min_steps - 1) * 5
     if spec.kind == "step":
         assert stats.drift_evaluations == spec.evaluations * steps
         assert (stats.diffusion_evaluations > 0) == (sde.noise_type != "none")
@@ -367,23 +371,24 @@ def test_denoising_in_every_prediction(prediction: Prediction, randn: Randn) -> 
 @pytest.mark.parametrize(
     ("sde", "stepper"),
     [
-        (sk.probability_flow(sk.VP(), gaussian_score()), "dpmpp-2m"),
-        (sk.reverse_time(sk.VP(), gaussian_score()), "ddim"),
-        (sk.reverse_time(sk.VP(), gaussian_score(), 0.5), "ddim"),
-        (sk.reverse_time(sk.VP(), gaussian_score(), 1.5), "euler-maruyama"),
+        (sk.probability_flow(sk.VP(), gaussian_score()), "v-abm-4"),
+        (sk.probability_flow(sk.VE(), gaussian_score()), "v-abm-4"),
+        (sk.reverse_time(sk.VP(), gaussian_score()), "er-sde-2"),
+        (sk.reverse_time(sk.VP(), gaussian_score(), 0.5), "er-sde-2"),
+        (sk.reverse_time(sk.VP(), gaussian_score(), 1.5), "er-sde-2"),
         (sk.probability_flow(sk.OU(torch.eye(2)), lambda t, x: -x), "rk4"),
         (sk.reverse_time(sk.OU(torch.eye(2)), lambda t, x: -x), "euler-maruyama"),
         (sk.VP(), "exact-linear"),
         (sk.OU(torch.eye(2)), "exact-linear"),
     ],
-    ids=["flow", "reverse", "eta 0.5", "eta 1.5", "matrix flow", "matrix reverse", "forward", "matrix forward"],
+    ids=["flow", "VE", "reverse", "eta 0.5", "eta 1.5", "matrix flow", "matrix reverse", "forward", "matrix forward"],
 )
 def test_defaults(sde: SDE, stepper: str, randn: Randn) -> None:
     x = randn(3, 2)
     solution = sk.solve(sde, x, steps=4, noise=None if sde.noise_type == "none" else 0, save="all").check()
     assert solution.provenance["stepper"] == stepper
     process: Any = sde.process if isinstance(sde, Reverse) else sde
-    grid = sk.grids.uniform if process.schedule is None else sk.grids.log_snr
+    grid = sk.grids.uniform if process.schedule is None else sk.grids.rectified
     expected = grid(process, 4) if isinstance(sde, Reverse) else sk.grids.uniform(process, 4).flip(0)
     assert torch.equal(solution.ts, expected)
 
@@ -466,7 +471,8 @@ def test_gradients_flow_through_a_solve(stepper: str) -> None:
     def final(y: Tensor, w: Tensor) -> Tensor:
         learned = sk.score.from_model(lambda x, t: w * torch.tanh(x), process)
         score = gaussian_score() if exact else learned
-        return run(stepper, y, problem(stepper, score), grid=[0.6, 0.4, 0.3], save="all").xs.sum(0)
+        grid = [0.6, 0.4, 0.3, 0.25, 0.15, 0.1][: 1 + max(2, STEPPERS[stepper].spec.min_steps)]
+        return run(stepper, y, problem(stepper, score), grid=grid, save="all").xs.sum(0)
 
     assert torch.autograd.gradcheck(final, (x, weight))
 

@@ -124,8 +124,10 @@ def test_every_process(stepper: str, name: str) -> None:
     tiny = torch.cat([grid[:5], grid[4:5] * (1 - 1e-13), grid[5:]])
     a, b = (sk.solve(sde, x, times, stepper, noise=seeded(sde)).check().final for times in (grid, tiny))
     assert float(a.abs().max()) < 1e4
-    if seeded(sde) is None and stepper != "dpmpp-2m":  # a multistep method sees another history
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+    if seeded(sde) is None:
+        looks_back = STEPPERS[stepper].spec.min_steps > 1 or stepper in ("dpmpp-2m", "unipc-1", "v-abm-1")
+        near = 0.3 if looks_back else 1e-8  # a multistep method sees another history, but no slope over the tiny step
+        torch.testing.assert_close(a, b, rtol=near, atol=near)
 
 
 # Single steps as printed

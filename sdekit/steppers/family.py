@@ -66,4 +66,5 @@ class Family(PlannedStepper):
         """A class for every order, for the registry."""
         for order in cls.orders:
             init = partialmethod(cls.__init__, order)
-            yield type(f"{cls.__name__}{order}", (cls,), {"spec": cls.declared(order), "__init__": init})
+            space = {"spec": cls.declared(order), "__init__": init, "__doc__": cls.__doc__, "__module__": cls.__module__}
+            yield type(f"{cls.__name__}{order}", (cls,), space)
