@@ -167,7 +167,7 @@ OPTIONS: list[Case] = [
 STEPPERS: list[Case] = [
     ("a misspelt stepper", lambda _: solve(stepper="dpmpp2m"), r"no stepper 'dpmpp2m': did you mean 'dpmpp-2m'\?"),
     ("capitals", lambda _: solve(stepper="Euler-Murayama"), r"did you mean 'euler-maruyama'\?"),
-    ("no such stepper", lambda _: solve(stepper="qqq"), r"no stepper 'qqq': choose one of ddim, .*rk4"),
+    ("no such stepper", lambda _: solve(stepper="qqq"), r"no stepper 'qqq': choose one of ancestral-ve, .*ddim, .*rk4"),
     ("a class", lambda _: solve(stepper=sk.DDIM), r"no stepper <class .*DDIM'>: choose one of"),
     (
         "dpmpp-2m on an SDE",
@@ -297,7 +297,7 @@ DYNAMICS: list[Case] = [
     (
         "a score of NaN",
         lambda _: solve(answering(lambda x: x * math.nan)).check(),
-        r"3 non_finite of 3 samples, with dpmpp-2m on 2 steps.*larger t_min.*NaN in the score",
+        r"3 non_finite of 3 samples, with v-abm-2 on 2 steps.*larger t_min.*NaN in the score",
     ),
     ("a prediction", lambda _: sk.score.from_model(net, VP, "eps"), r"no prediction 'eps': did you mean 'epsilon'\?"),  # type: ignore[arg-type]
     (

@@ -95,6 +95,7 @@ def test_list_holds_every_name(run):
     code, out, _ = run("list")
     assert code == 0
     names = {line.split()[0] for line in out.splitlines() if line.strip()}
+    names |= {word.rstrip(",;.") for word in out.partition("Other names:")[2].partition("\n\n")[0].split()}
     assert {*sk.STEPPERS, *problems.PROBLEMS, *choices.processes(), *choices.grids(), *choices.data()} <= names
 
 
@@ -244,7 +245,7 @@ def test_declared_orders_by_problem():
 
 BAD = {
     "slove": r"no command 'slove': did you mean 'solve'\?",
-    "show ddmi": r"'ddmi': did you mean 'ddim'\?",
+    "show dddim": r"'dddim': did you mean 'ddim'\?",
     "list everything": r"no list 'everything'",
     "list --colour": r"unrecognized arguments: --colour",
     "solve vp-gausian": r"no problem 'vp-gausian': did you mean 'vp-gaussian'\?",

@@ -24,7 +24,7 @@ _CLASSES = ("linear-additive", "additive", "diagonal", "commutative", "general")
 _LEGEND = """\
 Orders and noise by class: l linear with additive noise, a additive, s scalar,
 d diagonal, c commutative, g general; -- where it does not apply.
-evals: evaluations of the drift or network in a step.  eta: the reverse-time
+ev: evaluations of the drift or network in a step.  eta: the reverse-time
 SDEs it integrates.  λ: needs the reverse of a process with a schedule."""
 
 
@@ -55,7 +55,7 @@ def steppers_table() -> Table:
     """Every stepper with its declared facts."""
     from sdekit.steppers import registry
 
-    specs = [registry.get(name).spec for name in registry.STEPPERS]
+    specs = [cls.spec for cls in registry.STEPPERS.values() if cls.spec.alias is None]
     rows = [
         (
             s.name,
@@ -65,11 +65,22 @@ def steppers_table() -> Table:
             "exact" if s.kind == "exact" else orders(s.weak),
             _noise(s),
             eta_range(s.eta),
-            "yes" if s.needs_schedule else "--",
+            "λ" if s.needs_schedule else "--",
         )
         for s in specs
     ]
-    return page.table("steppers", ("name", ">evals", ">ODE", "strong", "weak", "noise", "eta", "λ"), rows)
+    return page.table("steppers", ("name", ">ev", ">ODE", "strong", "weak", "noise", "eta", "λ"), rows)
+
+
+def _aliases() -> str:
+    """Which names are other names."""
+    from sdekit.steppers import registry
+
+    of: dict[str, list[str]] = {}
+    for name, cls in registry.STEPPERS.items():
+        if cls.spec.alias is not None:
+            of.setdefault(cls.spec.alias, []).append(name)
+    return page.fill("Other names: " + "; ".join(f"{', '.join(names)} for {alias}" for alias, names in of.items()) + ".")
 
 
 def problems_table() -> Table:
@@ -128,7 +139,7 @@ def run_list(options: argparse.Namespace) -> int:
     """Print one table or all."""
     parts: list[Table | str] = []
     for topic in (options.topic,) if options.topic else TOPICS:
-        parts += [TOPICS[topic](), _LEGEND] if topic == "steppers" else [TOPICS[topic]()]
+        parts += [TOPICS[topic](), _LEGEND, _aliases()] if topic == "steppers" else [TOPICS[topic]()]
     page.show(*parts)
     return 0
 
@@ -168,6 +179,7 @@ def _stepper_page(name: str) -> Iterable[Any]:
     yield page.prose(inspect.getdoc(type(stepper)) or "")
     yield page.facts(
         [
+            *([("another name for", spec.alias)] if spec.alias else []),
             ("evaluations per step", str(spec.evaluations)),
             ("order on an ODE", "exact" if exact else "not declared" if spec.ode is None else f"{spec.ode:g}"),
             ("strong order", "exact" if exact else _by_class(spec.strong)),

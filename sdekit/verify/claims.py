@@ -147,7 +147,7 @@ def fits(stepper: Stepper, problem: Problem) -> bool:
     """Whether a stepper can be bound to a problem."""
     try:
         registry.check(stepper, problem.sde)
-        stepper.prepare(problem.sde, problem.grid(2).tolist())
+        stepper.prepare(problem.sde, problem.grid(max(2, stepper.spec.min_steps)).tolist())
     except SdekitError:
         return False
     return True
