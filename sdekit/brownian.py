@@ -11,6 +11,11 @@ which is independent of the increment. Over neighbouring intervals both combine 
 $Z_{s,t} = \sum_i Z_i + W_i\,(t - t_{i+1})$. A run backwards in time sees the path from its other end: the same W,
 and −H.
 
+A path may run in another :data:`Clock` c than t, with increments $W_{c(t)} - W_{c(s)}$. Samplers in λ add the noise
+$\sigma_t e^{-\eta^2 \lambda_t} (W_{c(t)} - W_{c(s)})$ with $c = e^{2\eta^2\lambda}$, the SNR to the power η²
+(:func:`snr_clock`); on a path in that clock a run of many steps adds up the same noise as one of few. To a stepper
+increments always have the variance of the time that passes: :class:`PathNoise` scales them.
+
 Two views of a path feed the driver: :class:`StepNoise` draws anew for every (seed, path, step), which is what
 ``noise=seed`` means; a :class:`BrownianPath` lets runs with different step counts share one path.
 
@@ -21,7 +26,7 @@ from __future__ import annotations
 
 import bisect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal, Protocol, final, get_args, runtime_checkable
@@ -32,10 +37,14 @@ from torch import Tensor
 from sdekit import random
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.quantiles import fold
+from sdekit.schedules import Schedule
 from sdekit.typing import Increments, Shape
 
 Interval = tuple[float, float]
 """A time interval (s, t) over which a step draws noise."""
+
+Clock = Callable[[Tensor], Tensor]
+"""A monotone function of time, on float64 tensors: the variance of an increment is how far it moves."""
 
 Levy = Literal["none", "space-time"]
 """What a path knows beside its increments."""
@@ -144,19 +153,34 @@ class PathNoise:
 
     def _increment(self, s: float, t: float) -> Increment:
         drawn = self.path.increment(s, t) if s <= t else self.path.increment(t, s).reflected()
-        return Increment(drawn.w.to(self.dtype), None if drawn.h is None else drawn.h.to(self.dtype))
+        w = drawn.w
+        if isinstance(self.path, GridPath) and self.path.clock is not None:
+            w = w * (abs(t - s) / self.path.variance(s, t)) ** 0.5
+        return Increment(w.to(self.dtype), None if drawn.h is None else drawn.h.to(self.dtype))
 
 
 class GridPath(ABC):
     """A path known at the nodes of a grid; an increment between nodes is combined from the fine ones."""
 
-    def __init__(self, times: Sequence[float] | Tensor, shape: Shape, levy: Levy = "none") -> None:
+    clock: Clock | None = None
+
+    def __init__(
+        self, times: Sequence[float] | Tensor, shape: Shape, levy: Levy = "none", clock: Clock | None = None
+    ) -> None:
         nodes = torch.as_tensor(times, dtype=torch.float64).cpu()
         if nodes.ndim != 1 or len(nodes) < 2 or not bool((nodes.diff() > 0).all() or (nodes.diff() < 0).all()):
             raise SdekitError(f"A Brownian path needs at least two strictly monotone times; got {nodes.tolist()[:6]}.")
         if levy not in get_args(Levy):
             raise unknown_name("Lévy area", levy, get_args(Levy))
         self.times: list[float] = sorted(nodes.tolist())
+        self.clock = clock
+        readings = nodes.sort().values if clock is None else clock(nodes.sort().values)
+        steps = readings.diff()
+        if not bool(readings.isfinite().all()) or not bool((steps > 0).all() or (steps < 0).all()):
+            raise SdekitError(f"A clock must be finite and monotone on the times of the path; it reads {readings[:6]}.")
+        if clock is not None and levy != "none":
+            raise SdekitError("Lévy areas belong to the clock t: leave out levy=, or clock=.")
+        self._readings: list[float] = readings.tolist()
         self.shape = torch.Size(shape)
         self.levy: Levy = levy
 
@@ -192,6 +216,10 @@ class GridPath(ABC):
         lengths, rest = (v.to(fine).reshape(-1, *(1,) * w.ndim) for v in (ends.diff(), ends[-1] - ends[1:]))
         areas = (self.fine_levy(i, j) + 0.5 * fine) * lengths + fine * rest
         return fold(areas, 0) / float(ends[-1] - ends[0]) - 0.5 * w
+
+    def variance(self, s: float, t: float) -> float:
+        """Of the increment over [s, t]: how far the clock moves."""
+        return abs(self._readings[self._node(t)] - self._readings[self._node(s)])
 
     def require(self, times: Iterable[float]) -> None:
         """Refuse times that are no nodes of the grid.
@@ -232,6 +260,7 @@ class BrownianGrid(GridPath):
         dtype: Type of the increments.
         device: Where they are drawn.
         times: Nodes, in place of t0, t1 and steps.
+        clock: Of the path; t if left out. :func:`snr_clock` is that of the exponential samplers.
     """
 
     def __init__(
@@ -247,9 +276,10 @@ class BrownianGrid(GridPath):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
         times: Sequence[float] | Tensor | None = None,
+        clock: Clock | None = None,
     ) -> None:
         nodes = torch.linspace(t0, t1, steps + 1, dtype=torch.float64) if times is None else times
-        super().__init__(nodes, shape, levy)
+        super().__init__(nodes, shape, levy, clock)
         self._keys = random.path_keys(seed, self.shape[0] if paths is None else paths, device)
         if len(self._keys) != self.shape[0]:
             raise SdekitError(
@@ -270,8 +300,23 @@ class BrownianGrid(GridPath):
 
     def _scaled(self, i: int, j: int, stream: int, factor: float) -> Tensor:
         z = random.normals(self._keys, self.shape[1:], stream=stream, start=i, count=j - i, dtype=self._dtype)
-        roots = factor * torch.tensor(self.times[i : j + 1], dtype=torch.float64).diff().sqrt()
+        roots = factor * torch.tensor(self._readings[i : j + 1], dtype=torch.float64).diff().abs().sqrt()
         return z.mul_(roots.to(z).reshape(-1, *(1,) * len(self.shape)))
+
+
+def snr_clock(schedule: Schedule, eta: float = 1.0) -> Clock:
+    r"""The clock $e^{2\eta^2\lambda}$ of the noise of exponential samplers: the signal-to-noise ratio to the power η².
+
+    Args:
+        schedule: Of the forward process.
+        eta: Of the reverse problem, positive.
+
+    Raises:
+        SdekitError: η is not positive, so that there is no noise.
+    """
+    if not eta > 0.0:
+        raise SdekitError(f"The clock SNR^(η²) needs η > 0; got eta = {eta:g}.")
+    return lambda t: torch.exp(2.0 * eta**2 * schedule.lam(t))
 
 
 @final

@@ -122,7 +122,7 @@ def _power(ratio: float, steps: int, longest: float = 6.0) -> float:
     """
 
     def before(kappa: float) -> float:
-        return longest * kappa * (ratio ** (1.0 / kappa) - 1.0) / max(1, steps - 1) - 1.0
+        return longest * kappa * math.expm1(math.log(ratio) / kappa) / max(1, steps - 1) - 1.0
 
     if before(2.0) >= 0.0 or before(1.0) <= 0.0:
         return 2.0 if before(2.0) >= 0.0 else 1.0

@@ -80,7 +80,8 @@ def _aliases() -> str:
     for name, cls in registry.STEPPERS.items():
         if cls.spec.alias is not None:
             of.setdefault(cls.spec.alias, []).append(name)
-    return page.fill("Other names: " + "; ".join(f"{', '.join(names)} for {alias}" for alias, names in of.items()) + ".")
+    groups = (f"{', '.join(names)} for {alias}" for alias, names in of.items())
+    return page.fill(f"Other names: {'; '.join(groups)}.")
 
 
 def problems_table() -> Table:

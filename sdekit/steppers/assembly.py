@@ -6,7 +6,8 @@ method interpolates q through the last p grid points; with a corrector, the outp
 more to carry the previous state again, at no further evaluation.
 
 A p-step method is started so that it keeps its order (``single-step``), or as most published codes do it, with as many
-nodes as there are (``ramp``): one evaluation a step from the first, but a start of order one.
+nodes as there are (``ramp``): one evaluation a step from the first, but a start of order one. With noise it is ``ramp``
+in any case: the weak order is two at most, which that start has, and the stages of another would draw within a step.
 """
 
 from __future__ import annotations
@@ -211,10 +212,11 @@ class Multistep:
         carried, noise = self.form.carried(s, t, eta).unbind(), self.form.noise(s, t, eta).unbind()
         table, at = Table(), times.tolist()
         known: list[int] = []  # the output at every grid point
-        single = self._starter(levels, eta)
+        starting = 0 if eta else self._starting
+        single = self._starter(levels, starting)
         before = 0  # the state that the corrector carries again
         for k in range(steps):
-            if k < self._starting:
+            if k < starting:
                 known.append(single.append(table, k))
                 continue
             table.begin([(at[k], at[k + 1])] if eta else [])
@@ -222,7 +224,7 @@ class Multistep:
             known.append(table.outputs)
             ask: float | None = at[k]
             start = table.states - 1
-            if corrected and k > self._starting:
+            if corrected and k > starting:
                 again = {known[i]: w for i, w in corrected[k - 1].items()}
                 kept = table.one if eta else carried[k - 1]
                 start, ask = table.row(ask, {before: kept}, again), None
@@ -239,11 +241,11 @@ class Multistep:
         """Steps taken by a single-step method."""
         return max(self.order, self.corrector - 1) - 1 if self.start == "single-step" else 0
 
-    def _starter(self, levels: Levels, eta: float) -> _Run:
+    def _starter(self, levels: Levels, starting: int) -> _Run:
         """A single-step method of one order less: p − 1 of its steps have an error of the order of the whole."""
         order = min(max(1, self.order - 1, self.corrector - 1), max(self.single))
-        m = min(self._starting, len(levels) - 1)
-        return _Run.of(self.form, self.single[order], levels[:m], levels[1 : m + 1], eta)
+        m = min(starting, len(levels) - 1)
+        return _Run.of(self.form, self.single[order], levels[:m], levels[1 : m + 1], 0.0)
 
     def _interpolated(self, levels: Levels, eta: float, nodes: Sequence[Sequence[int]]) -> list[dict[int, Tensor]]:
         """For every step the weights of the outputs at ``nodes``; steps alike are computed at once."""

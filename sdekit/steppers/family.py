@@ -66,5 +66,5 @@ class Family(PlannedStepper):
         """A class for every order, for the registry."""
         for order in cls.orders:
             init = partialmethod(cls.__init__, order)
-            space = {"spec": cls.declared(order), "__init__": init, "__doc__": cls.__doc__, "__module__": cls.__module__}
-            yield type(f"{cls.__name__}{order}", (cls,), space)
+            facts = {"spec": cls.declared(order), "__init__": init, "__doc__": cls.__doc__}
+            yield type(f"{cls.__name__}{order}", (cls,), {**facts, "__module__": cls.__module__})
