@@ -15,11 +15,23 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from golden import GOLDEN, form, processes, samplers, step_methods
+from golden import (
+    GOLDEN,
+    Golden,
+    ancestral,
+    form,
+    integrals,
+    multistep,
+    processes,
+    samplers,
+    single_step,
+    step_methods,
+)
 from golden.cases import AXES, CASES, CHAIN, deviation, golden_map, jagged, reverse_sde, solves
 from golden.form import Map, mp, noise, start
 
 import sdekit as sk
+from sdekit.steppers import PlannedStepper, registry
 
 TOLERANCE = 1e-12
 ETAS = (0.0, 0.5, 1.0, 1.5)
@@ -43,7 +55,10 @@ def test_every_stepper_has_a_golden_law():
     assert not unknown, f"GOLDEN names {sorted(unknown)}, which the registry does not know."
 
 
-@pytest.mark.parametrize("module", [form, processes, samplers, step_methods])
+MODULES = [ancestral, form, integrals, multistep, processes, samplers, single_step, step_methods]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_golden_laws_share_no_code_with_what_they_test(module):
     assert "import sdekit" not in inspect.getsource(module)
     assert "import torch" not in inspect.getsource(module)
@@ -89,16 +104,63 @@ def test_forward_processes(name, case, steps):
     assert deviation(CASES[case].process, name, times, Map.of(forms).turned(AXES)) < TOLERANCE
 
 
+OPTIONS = {
+    "DEIS(3), ramp": (sk.DEIS(3, start="ramp"), multistep.law("eps in t", 3, ramp=True)),
+    "ETDAB(4), ramp": (sk.ETDAB(4, start="ramp"), multistep.law("eps", 4, ramp=True)),
+    "UniPC(3), ramp": (sk.UniPC(3, start="ramp"), multistep.law("D", 3, 4, ramp=True)),
+    "VAB(3), ramp": (sk.VAB(3, start="ramp"), multistep.law("v", 3, ramp=True)),
+    "VABM(4), ramp": (sk.VABM(4, start="ramp"), multistep.law("v", 4, 5, ramp=True, apart=0.25)),
+    "VABM(4), next to one another": (sk.VABM(4, apart=1e-9), multistep.law("v", 4, 5)),
+    "ERSDE(2), a step apart": (sk.ERSDE(2, apart=1.0), multistep.law("D in rho", 2, apart=1.0)),
+    "SASolver(2, 2)": (sk.SASolver(2, 2), multistep.law("D", 2, 2)),
+    "SASolver(3, 4)": (sk.SASolver(3, 4), multistep.law("D", 3, 4)),
+    "SASolver(2, 0)": (sk.SASolver(2, 0), multistep.law("D", 2, 0)),
+    "DDPM, β": (sk.DDPM("beta"), ancestral.ddpm_beta),
+}
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_samplers(name, eta):
+    stepper, law = OPTIONS[name]
+    there = CASES["VP"]
+    if registry.obstacle(stepper.spec, reverse_sde(there, eta)) is not None:
+        return
+    times = there.grid(8)
+    golden = golden_map(Golden(law), there, eta, times)
+    assert deviation(reverse_sde(there, eta), stepper, times, golden) < TOLERANCE
+
+
+@pytest.mark.parametrize("heun", [False, True])
+def test_churn(heun):
+    """On EDM, where σ is the time; the first step is capped, the last is outside [S_min, S_max]."""
+    there, churn = CASES["EDM"], (3.0, 0.05, 90.0, 1.007)
+    stepper = (sk.EDMHeun if heun else sk.EDMEuler)(sk.Churn(*churn))
+    times = there.grid(8)
+    golden = golden_map(Golden(ancestral.edm(heun, (*churn, lambda sigma: sigma))), there, 0.0, times)
+    assert deviation(reverse_sde(there, 0.0), stepper, times, golden) < TOLERANCE
+
+
 LEVELS = (24, 23, 20, 18, 17, 14, 12, 11, 8, 6, 5, 4, 3, 2, 1)
+
+
+def asks_between(name, times, eta) -> bool:
+    """Whether a sampler asks the network, or the schedule, at other times than those of the grid."""
+    stepper = sk.STEPPERS[name]()
+    if not isinstance(stepper, PlannedStepper):
+        return False
+    plan = stepper.plan(CHAIN.process.schedule, eta, torch.tensor(times, dtype=torch.float64))
+    asked = {row.at for rows in plan.rows for row in rows} - {None}
+    return bool(asked - set(times)) or name.startswith("deis")
 
 
 @pytest.mark.parametrize("name", [n for n, g in GOLDEN.items() if g.method is None])
 @pytest.mark.parametrize("eta", ETAS)
 def test_a_chain_on_some_of_its_levels(name, eta):
-    """Samplers ask a schedule for nothing but α and σ at the times of the grid, which a chain states exactly."""
-    if not solves(name, reverse_sde(CHAIN, eta)):
-        return
+    """Samplers that ask at grid times only need nothing but α and σ there, which a chain states exactly."""
     times = [level / 24 for level in LEVELS]
+    if not solves(name, reverse_sde(CHAIN, eta)) or asks_between(name, times, eta):
+        return
     golden = golden_map(name, CHAIN, eta, times)
     assert deviation(reverse_sde(CHAIN, eta), name, times, golden) < TOLERANCE
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from golden import samplers, step_methods
+from golden import ancestral, multistep, samplers, single_step, step_methods
 from golden.form import Form, mp, noise
 from golden.processes import Line
 
@@ -61,5 +61,30 @@ GOLDEN: dict[str, Golden] = {
     "exact-linear": Golden(samplers.exact_linear, samplers.exact_forward),
     "ddim": Golden(samplers.ddim),
     "dpmpp-2m": Golden(samplers.dpmpp_2m),
+    "ddpm": Golden(ancestral.ddpm),
+    "ddpm-beta": Golden(ancestral.ddpm_beta),
+    "ancestral-ve": Golden(ancestral.ancestral_ve),
+    "reverse-diffusion": Golden(ancestral.reverse_diffusion),
+    "edm-euler": Golden(ancestral.edm(heun=False)),
+    "edm-heun": Golden(ancestral.edm(heun=True)),
+    "dpm-1": Golden(single_step.dpm_1),
+    "dpm-2": Golden(single_step.dpm_2),
+    "dpm-3": Golden(single_step.dpm_3),
+    "dpmpp-2s": Golden(single_step.dpmpp_2s),
+    "dpmpp-3s": Golden(single_step.seeds_3),
+    "seeds2": Golden(single_step.seeds_2),
+    "seeds3": Golden(single_step.seeds_3),
+    "sigma-midpoint": Golden(single_step.sigma_midpoint),
+    "dpmpp-3m": Golden(multistep.law("D", 3)),
+    "sde-dpmpp-1": Golden(multistep.law("D", 1)),
+    "sde-dpmpp-2m": Golden(multistep.midpoint_slope),
+    "sde-dpmpp-3m": Golden(multistep.law("D", 3)),
+    "sa-solver": Golden(multistep.law("D", 3, 3)),
+    **{f"er-sde-{p}": Golden(multistep.law("D in rho", p)) for p in (1, 2, 3)},
+    **{f"deis-{p}": Golden(multistep.law("eps in t", p)) for p in (1, 2, 3, 4)},
+    **{f"etd-ab-{p}": Golden(multistep.law("eps", p)) for p in (1, 2, 3, 4)},
+    **{f"unipc-{p}": Golden(multistep.law("D", p, p + 1)) for p in (1, 2, 3, 4)},
+    **{f"v-ab-{p}": Golden(multistep.law("v", p)) for p in (1, 2, 3, 4)},
+    **{f"v-abm-{p}": Golden(multistep.law("v", p, p + 1, apart=0.25)) for p in (1, 2, 3, 4, 5)},
 }
 """Registry name → golden law."""

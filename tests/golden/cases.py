@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import sdekit as sk
-from golden import GOLDEN, processes
+from golden import GOLDEN, Golden, processes
 from golden.form import Map, mp, start
 from golden.processes import Line, Process
 from sdekit.dynamics import SDE
@@ -96,10 +96,10 @@ CHAIN = Case(sk.DiscreteVP(BETAS), processes.ddpm_chain(BETAS), 1 / 24, 1.0)
 """Known at its 24 levels t = i/24 only."""
 
 
-def golden_map(name: str, case: Case, eta: float, times: list[float]) -> Map:
-    """What the named scheme does on a reverse problem."""
-    law = GOLDEN[name].reverse
-    assert law is not None, f"GOLDEN[{name!r}] needs a law for reverse problems: its Spec says that it solves them"
+def golden_map(scheme: str | Golden, case: Case, eta: float, times: list[float]) -> Map:
+    """What a scheme, or the one of this name, does on a reverse problem."""
+    law = (GOLDEN[scheme] if isinstance(scheme, str) else scheme).reverse
+    assert law is not None, f"GOLDEN[{scheme!r}] needs a law for reverse problems: its Spec says that it solves them"
     exact = [mp.mpf(t) for t in times]
     forms = [law(line, eta, exact, start(i), i) for i, line in enumerate(case.lines())]
     return Map.of(forms).turned(AXES)
