@@ -19,7 +19,7 @@ import sdekit as sk
 from sdekit.laws import Gaussian, GaussianMixture
 from sdekit.linear import LinearProcess
 from sdekit.problems import Problem
-from sdekit.problems.quantile_flow import quantile_flow
+from sdekit.quantile_map import quantile_flow
 from sdekit.steppers import registry
 from sdekit.verify import law_error
 

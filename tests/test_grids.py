@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import PROCESSES
+from scipy.special import betainc
 from torch import Tensor
 
 import sdekit as sk
@@ -19,6 +20,8 @@ GRIDS: dict[str, Callable[..., Tensor]] = {
     "log_snr": grids.log_snr,
     "karras": grids.karras,
     "sigma_uniform": grids.sigma_uniform,
+    "polynomial": grids.polynomial,
+    "beta": grids.beta,
 }
 
 
@@ -27,12 +30,15 @@ def clock(kind: str, process: grids.Timed, t: Tensor) -> Tensor:
     schedule = process.schedule
     assert schedule is not None
     noise_to_signal = schedule.sigma(t) / schedule.alpha(t)
+    lam = schedule.lam(t)
     return {
         "uniform": t,
         "quadratic": t.sqrt(),
         "log_snr": noise_to_signal.log(),
         "karras": noise_to_signal ** (1 / 7),
         "sigma_uniform": noise_to_signal,
+        "polynomial": -(lam - lam[0]).clamp(min=0.0).sqrt(),
+        "beta": torch.from_numpy(betainc(0.6, 0.6, ((t - t[-1]) / (t[0] - t[-1])).numpy())),
     }[kind]
 
 

@@ -143,7 +143,7 @@ def _distance(final: Tensor, case: Case) -> Iterable[tuple[str, str]]:
 def _on_the_line(final: Tensor, truth: Law) -> Measurement:
     """W2 to a law on the line, which its quantiles stand for: solved once, not for each of the 31 distances."""
     from sdekit import metrics
-    from sdekit.problems.quantile_flow import mid_quantiles
+    from sdekit.quantile_map import mid_quantiles
 
     points = mid_quantiles(truth, max(len(final), _QUANTILES))
     return metrics.measure(lambda x, _: metrics.wasserstein2(x, points), final, truth)

@@ -16,8 +16,8 @@ from sdekit.laws import Gaussian, GaussianMixture, Law
 from sdekit.linear import LinearProcess
 from sdekit.ornstein_uhlenbeck import OU
 from sdekit.problems.base import Problem
-from sdekit.problems.quantile_flow import quantile_flow
 from sdekit.processes import VE, VP
+from sdekit.quantile_map import quantile_flow
 from sdekit.reverse import reverse_time
 from sdekit.score import exact_score
 

@@ -1,6 +1,6 @@
 """What law did that solver really produce? Exact laws, exact flows and orders of the production solvers."""
 
-from sdekit.problems.quantile_flow import mid_quantiles, quantile_flow
+from sdekit.quantile_map import mid_quantiles, quantile_flow
 from sdekit.verify import conditions
 from sdekit.verify.affine import AffineMap, affine_map, numerical_law, probe
 from sdekit.verify.budget import ErrorBudget, error_budget

@@ -30,9 +30,9 @@ from sdekit.errors import SdekitError, unknown_name
 from sdekit.laws import Gaussian
 from sdekit.metrics import wasserstein2
 from sdekit.problems.base import Problem
-from sdekit.problems.quantile_flow import mid_quantiles
+from sdekit.quantile_map import mid_quantiles
 from sdekit.steppers import registry
-from sdekit.steppers.base import Stepper
+from sdekit.steppers.base import Prepared, Stepper
 from sdekit.verify.affine import numerical_law
 from sdekit.verify.flow import reference_flow
 from sdekit.verify.multiplicative import linear_errors
@@ -206,13 +206,26 @@ def _order_on_paths(problem: Problem, stepper: Stepper, steps: Sequence[int], sa
     x = problem.initial.sample(samples, seed=seed)
     doubling = problem.path is None
     counts = [*steps, 2 * steps[-1]] if doubling else list(steps)
-    finest = problem.grid(counts[-1])
-    event = noise_event(problem.sde, x, stepper.prepare(problem.sde, finest.tolist()), float(finest[0]))
+    prepared = [stepper.prepare(problem.sde, problem.grid(n).tolist()) for n in counts]
+    nodes = _nodes(problem.grid(counts[-1]), prepared)
+    event = noise_event(problem.sde, x, prepared[-1], nodes[0])
     levy = "space-time" if stepper.spec.increments == "space-time" else problem.levy
-    path = BrownianGrid.on(finest, (samples, *(event or ())), seed=random.key(seed, 1), levy=levy)
+    path = BrownianGrid.on(nodes, (samples, *(event or ())), seed=random.key(seed, 1), levy=levy)
     runs = [solve(problem.sde, x, problem.grid(n), stepper, noise=path).check().final for n in counts]
     truths = runs[1:] if problem.path is None else [problem.path(x, path)] * len(runs)
     squares = torch.stack([(a - b).flatten(1).square().sum(1) for a, b in zip(runs, truths, strict=False)])
     if problem.unresolved is not None:
         squares = squares + problem.unresolved(path.times)
     return fit_order(steps, squares=squares, seed=random.key(seed, 2))
+
+
+def _nodes(finest: Tensor, prepared: Sequence[Prepared]) -> list[float]:
+    """The times of the finest grid, in its direction, and those inside steps at which a run draws."""
+    grid: list[float] = finest.tolist()
+    span = abs(grid[-1] - grid[0])
+    drawn = {t for run in prepared for step in run.draws for interval in step for t in interval}
+    nodes = list(grid)
+    for t in drawn:
+        if min(abs(t - node) for node in nodes) > 1e-12 * span:  # else it is the node, but for rounding
+            nodes.append(t)
+    return sorted(nodes, reverse=grid[0] > grid[-1])

@@ -1,11 +1,10 @@
-r"""Time grids: 1-D float64 tensors on the host, from noise (first) to data (last).
+r"""Grids that are uniform in a clock, both ends exact.
 
-Every function is ``f(process, steps, t_min=None, t_max=None, ...)`` and returns ``steps + 1`` decreasing times
-with both ends exact; flip one for a forward problem. With $\kappa$ running from 0 to 1, a grid is uniform in $t$, in
-$\sqrt t$ (quadratic), in λ (log_snr), in σ (sigma_uniform) or in $(\sigma/\alpha)^{1/\rho}$ (karras); rectified goes
+A clock is $t$ (uniform), $\sqrt t$ (quadratic), λ (log_snr), a power of the way in λ (polynomial), $\sigma/\alpha$
+(sigma_uniform), $(\sigma/\alpha)^{1/\rho}$ (karras) or the distribution function of a beta law (beta); rectified goes
 along the straight path, and on to t = 0.
 
-References: [karras2022edm] for karras; [lu2022dpm] for log_snr.
+References: [karras2022edm] for karras; [lu2022dpm] for log_snr; [lee2024beta] for beta.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Protocol
 
 import torch
 from scipy.optimize import brentq
+from scipy.special import betaincinv
 from torch import Tensor
 
 from sdekit.errors import SdekitError
@@ -45,7 +45,7 @@ def quadratic(process: Timed, steps: int, t_min: float | None = None, t_max: flo
 
 def log_snr(process: Timed, steps: int, t_min: float | None = None, t_max: float | None = None) -> Tensor:
     """Uniform in the half-log-SNR λ."""
-    schedule = _schedule(process)
+    schedule = schedule_for(process)
     return _between(process, steps, t_min, t_max, schedule.lam, schedule.time_at)
 
 
@@ -57,7 +57,7 @@ def karras(
     rho: float = 7.0,
 ) -> Tensor:
     r"""Uniform in $(\sigma/\alpha)^{1/\rho}$; ρ = 7 is the usual choice, ρ → ∞ is :func:`log_snr`."""
-    schedule = _schedule(process)
+    schedule = schedule_for(process)
     if not rho > 0:
         raise SdekitError(f"rho must be positive; got {rho}.")
     return _between(
@@ -68,6 +68,54 @@ def karras(
         lambda t: torch.exp(-schedule.lam(t) / rho),
         lambda u: schedule.time_at(-rho * torch.log(u)),
     )
+
+
+def polynomial(
+    process: Timed,
+    steps: int,
+    t_min: float | None = None,
+    t_max: float | None = None,
+    power: float = 2.0,
+) -> Tensor:
+    r"""Polynomial in λ: $\lambda_k = \lambda_0 + (\lambda_N - \lambda_0)(k/N)^p$ with p = ``power``.
+
+    Steps in λ grow towards the data for p > 1 and shrink for p < 1; p = 1 is :func:`log_snr`.
+    """
+    schedule = schedule_for(process)
+    if not 0.0 < power < math.inf:
+        raise SdekitError(f"power must be positive and finite; got {power}.")
+    even = log_snr(process, steps, t_min, t_max)
+    first, last = schedule.lam(even[[0, -1]]).unbind()
+    way = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64) ** power
+    even[1:-1] = schedule.time_at(torch.lerp(first, last, way[1:-1]))
+    return even
+
+
+def beta(
+    process: Timed,
+    steps: int,
+    t_min: float | None = None,
+    t_max: float | None = None,
+    a: float = 0.6,
+    b: float = 0.6,
+) -> Tensor:
+    r"""Quantiles of a beta law over the times: $t_k = t_{min} + (t_{max} - t_{min})\,F^{-1}_{a,b}(1 - k/N)$.
+
+    With a, b < 1 times crowd at both ends; a = b = 1 is :func:`uniform`. For a network that knows only integer
+    timesteps take ``from_timesteps(..., spacing="beta")``.
+    """
+    if not (0.0 < a < math.inf and 0.0 < b < math.inf):
+        raise SdekitError(f"A beta law needs a, b > 0; got a = {a}, b = {b}.")
+    even = uniform(process, steps, t_min, t_max)
+    high, low = even[0].clone(), even[-1].clone()
+    even[1:-1] = torch.lerp(low, high, beta_quantiles(steps, a, b)[1:-1])
+    return even
+
+
+def beta_quantiles(steps: int, a: float, b: float) -> Tensor:
+    """Those of Beta(a, b) at 1, 1 − 1/N, …, 0."""
+    levels = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64)
+    return torch.from_numpy(betaincinv(a, b, levels.numpy()))
 
 
 def sigma_uniform(process: Timed, steps: int, t_min: float | None = None, t_max: float | None = None) -> Tensor:
@@ -90,8 +138,8 @@ def rectified(process: Timed, steps: int, t_min: float | None = None, t_max: flo
         t_min: The least time at which a score is asked; by default the process's.
         t_max: The first time.
     """
-    _check_steps(steps)
-    schedule = _schedule(process)
+    check_steps(steps)
+    schedule = schedule_for(process)
 
     def on_path(t: Tensor) -> Tensor:
         return torch.sigmoid(-schedule.lam(t))
@@ -160,15 +208,27 @@ def _same(t: Tensor) -> Tensor:
     return t
 
 
-def _schedule(process: Timed) -> Schedule:
+def schedule_for(process: Timed) -> Schedule:
+    """The schedule that a grid needs.
+
+    Raises:
+        SdekitError: the process has none.
+    """
     if process.schedule is None:
         raise SdekitError(f"{process!r} has no schedule: use grids.uniform or grids.quadratic.")
     return process.schedule
 
 
-def _check_steps(steps: int) -> None:
+def check_steps(steps: int) -> None:
+    """Refuse what is no number of steps."""
     if not isinstance(steps, int) or steps < 1:
         raise SdekitError(f"steps must be a whole number ≥ 1; got {steps!r}.")
+
+
+def check_ends(low: float, high: float) -> None:
+    """Refuse ends that are reversed, negative or not finite."""
+    if not (math.isfinite(low) and math.isfinite(high) and 0.0 <= low < high):
+        raise SdekitError(f"A grid needs 0 ≤ t_min < t_max; got t_min = {low:g}, t_max = {high:g}.")
 
 
 def _between(
@@ -180,11 +240,10 @@ def _between(
     inverse: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Times uniform in ``clock`` from t_max down to t_min; both ends are set, not computed."""
-    _check_steps(steps)
+    check_steps(steps)
     low = process.t_min if t_min is None else float(t_min)
     high = process.t_max if t_max is None else float(t_max)
-    if not (math.isfinite(low) and math.isfinite(high) and 0.0 <= low < high):
-        raise SdekitError(f"A grid needs 0 ≤ t_min < t_max; got t_min = {low:g}, t_max = {high:g}.")
+    check_ends(low, high)
     ends = clock(torch.tensor([high, low], dtype=torch.float64))
     if not bool(torch.isfinite(ends).all()):
         raise SdekitError(
