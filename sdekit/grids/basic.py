@@ -77,9 +77,9 @@ def polynomial(
     t_max: float | None = None,
     power: float = 2.0,
 ) -> Tensor:
-    r"""Polynomial in λ: $\lambda_k = \lambda_0 + (\lambda_N - \lambda_0)(k/N)^p$ with p = ``power``.
+    r"""Polynomial in the half-log-SNR λ.
 
-    Steps in λ grow towards the data for p > 1 and shrink for p < 1; p = 1 is :func:`log_snr`.
+    $\lambda_k = \lambda_0 + (\lambda_N - \lambda_0)(k/N)^p$ with p = ``power``: steps in λ grow towards the data for p > 1 and shrink for p < 1; p = 1 is :func:`log_snr`.
     """
     schedule = schedule_for(process)
     if not 0.0 < power < math.inf:
@@ -99,7 +99,9 @@ def beta(
     a: float = 0.6,
     b: float = 0.6,
 ) -> Tensor:
-    r"""Quantiles of a beta law over the times: $t_k = t_{min} + (t_{max} - t_{min})\,F^{-1}_{a,b}(1 - k/N)$.
+    r"""Quantiles of a beta law over the times.
+
+    $$ t_k = t_{min} + (t_{max} - t_{min})\,F^{-1}_{a,b}(1 - k/N) . $$
 
     With a, b < 1 times crowd at both ends; a = b = 1 is :func:`uniform`. For a network that knows only integer
     timesteps take ``from_timesteps(..., spacing="beta")``.

@@ -43,7 +43,7 @@ def from_timesteps(
     spacing: Spacing = "trailing",
     offset: int = 0,
 ) -> Tensor:
-    """Levels i/L of a chain: the timesteps at which a network is asked, and then the end.
+    """Levels i/L of a chain, a network's integer timesteps, and the end.
 
     Args:
         process: :class:`~sdekit.DiscreteVP` or :class:`~sdekit.DiscreteVE`, with L levels.
