@@ -79,7 +79,9 @@ def polynomial(
 ) -> Tensor:
     r"""Polynomial in the half-log-SNR λ.
 
-    $\lambda_k = \lambda_0 + (\lambda_N - \lambda_0)(k/N)^p$ with p = ``power``: steps in λ grow towards the data for p > 1 and shrink for p < 1; p = 1 is :func:`log_snr`.
+    $$ \lambda_k = \lambda_0 + (\lambda_N - \lambda_0)\,(k/N)^p, \qquad p = \text{power}. $$
+
+    Steps in λ grow towards the data for p > 1 and shrink for p < 1; p = 1 is :func:`log_snr`.
     """
     schedule = schedule_for(process)
     if not 0.0 < power < math.inf:

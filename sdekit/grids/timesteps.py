@@ -43,7 +43,7 @@ def from_timesteps(
     spacing: Spacing = "trailing",
     offset: int = 0,
 ) -> Tensor:
-    """Levels i/L of a chain, a network's integer timesteps, and the end.
+    """A network's integer timesteps, levels i/L of a chain.
 
     Args:
         process: :class:`~sdekit.DiscreteVP` or :class:`~sdekit.DiscreteVE`, with L levels.
