@@ -93,10 +93,11 @@ class DDPMBeta(PlannedStepper):
 
 
 def _larger_variance(schedule: Schedule, times: Tensor) -> Plan:
-    h, sigma = h_of(schedule, times), schedule.sigma(times)
-    lost = -torch.expm1(-2.0 * h)
-    kept = sigma[1:] / sigma[:-1] * torch.exp(-h)
-    return _one_row_a_step(times, "sample", kept, schedule.alpha(times[1:]) * lost, sigma[:-1] * torch.sqrt(lost))
+    sigma = schedule.sigma(times)
+    lost = -torch.expm1(-2.0 * h_of(schedule, times))
+    alpha = schedule.alpha(times)
+    kept = alpha[1:] / alpha[:-1]
+    return _one_row_a_step(times, "epsilon", kept, -kept * sigma[:-1] * lost, sigma[:-1] * torch.sqrt(lost))
 
 
 @final

@@ -40,7 +40,7 @@ class ERSDE(Family):
             evaluations=1,
             ode=float(order),
             strong={"linear-additive": 1.0, "additive": 1.0},
-            weak={"linear-additive": weak, "additive": weak},
+            weak={"linear-additive": weak} | ({"additive": 1.0} if order == 1 else {}),
             noise_types=frozenset({"none", "additive"}),
             eta=(0.0, math.inf),
             needs_schedule=True,

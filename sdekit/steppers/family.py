@@ -31,6 +31,8 @@ class Family(PlannedStepper):
     """
 
     orders: ClassVar[tuple[int, ...]]
+    listed: ClassVar[int] = 4
+    """The highest order that has a name in the registry."""
     apart: float = NEAR
 
     def __init__(self, order: int, start: Start = "single-step", apart: float | None = None) -> None:
@@ -64,7 +66,7 @@ class Family(PlannedStepper):
     @classmethod
     def members(cls) -> Iterator[type[Family]]:
         """A class for every order, for the registry."""
-        for order in cls.orders:
+        for order in cls.orders[: cls.listed]:
             init = partialmethod(cls.__init__, order)
             facts = {"spec": cls.declared(order), "__init__": init, "__doc__": cls.__doc__}
             yield type(f"{cls.__name__}{order}", (cls,), {**facts, "__module__": cls.__module__})

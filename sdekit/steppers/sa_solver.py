@@ -41,7 +41,7 @@ class SASolver(PlannedStepper):
         evaluations=1,
         ode=3.0,
         strong={"linear-additive": 1.0, "additive": 1.0},
-        weak={"linear-additive": 2.0, "additive": 2.0},
+        weak={"linear-additive": 2.0},
         noise_types=frozenset({"none", "additive"}),
         eta=(0.0, math.inf),
         needs_schedule=True,

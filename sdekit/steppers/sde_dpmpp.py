@@ -32,7 +32,7 @@ def _spec(name: str, summary: str, order: float, steps: int) -> Spec:
         evaluations=1,
         ode=float(steps),
         strong={"linear-additive": 1.0, "additive": 1.0},
-        weak={"linear-additive": order, "additive": order},
+        weak={"linear-additive": order} | ({"additive": 1.0} if steps == 1 else {}),
         noise_types=frozenset({"none", "additive"}),
         eta=(0.0, math.inf),
         needs_schedule=True,

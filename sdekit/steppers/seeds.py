@@ -28,7 +28,7 @@ def _spec(stages: int, summary: str) -> Spec:
         evaluations=stages,
         ode=float(stages),
         strong={"linear-additive": 1.0, "additive": 1.0},
-        weak={"linear-additive": 2.0, "additive": 2.0},
+        weak={"linear-additive": 2.0},
         noise_types=frozenset({"none", "additive"}),
         eta=(0.0, math.inf),
         needs_schedule=True,

@@ -34,7 +34,7 @@ class SigmaMidpoint(PlannedStepper):
         evaluations=2,
         ode=2.0,
         strong={"linear-additive": 1.0, "additive": 1.0},
-        weak={"linear-additive": 3.0, "additive": 2.0},
+        weak={"linear-additive": 3.0},
         noise_types=frozenset({"none", "additive"}),
         eta=(0.0, math.inf),
         needs_schedule=True,

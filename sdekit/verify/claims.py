@@ -33,7 +33,8 @@ TOLERANCE = 0.05
 _ETAS = (0.0, 0.5, 1.0, 1.5)
 _LADDERS: dict[str, tuple[int, ...]] = {
     "affine": (32, 64, 128, 256, 512),
-    "isometry": (32, 64, 128, 256, 512),
+    "noisy": (16, 32, 64, 128, 256),
+    "isometry": (16, 32, 64, 128, 256),
     "flow": (32, 64, 128, 256, 512),
     "transport": (24, 48, 96, 192),
     "linear": (16, 32, 64, 128, 256),
@@ -41,9 +42,13 @@ _LADDERS: dict[str, tuple[int, ...]] = {
     "paths": (16, 32, 64, 128, 256, 512),
     "doubling": (8, 16, 32, 64, 128),
 }
+_BEFORE_ROUND_OFF = (8, 16, 32, 64, 128)
+_HALF_OCTAVES = (64, 96, 128, 192, 256)
+_FINE = (128, 192, 256, 384, 512, 768)
 _EXACT_LADDER = (1, 4, 64)
 _PATHS = (4096, 16_384)  # the second where the first leave more uncertainty than
 _SHARP = 0.08
+_WHOLE = 0.3  # of an exact error: orders there are whole numbers
 _BLUNT = 0.12  # uncertainty beyond which a sampled order says nothing
 
 
@@ -88,17 +93,36 @@ class Claim:
             steps: Step counts; by default those that suit the method.
             seed: Of coupled paths, where the method needs them.
         """
-        if steps is None:
-            steps = _EXACT_LADDER if math.isinf(self.declared) else _LADDERS[self.method]
-            if 2.0 < self.declared < math.inf and self.method in ("affine", "flow"):
-                steps = tuple(n // (2 if self.jagged else 4) for n in steps)  # before round-off
-            steps = tuple(3 * n // 4 for n in steps) if self.jagged else steps
+        tries = self._ladders(registry.get(stepper).spec) if steps is None else (steps,)
         with torch.no_grad():
-            for samples in _PATHS:
-                found = order(self.make(), stepper, self.kind, steps, samples=samples, seed=seed)
-                if self.method not in ("paths", "doubling") or found.uncertainty <= _SHARP:
+            if self.method in ("paths", "doubling"):
+                for samples in _PATHS:
+                    found = order(self.make(), stepper, self.kind, tries[0], samples=samples, seed=seed)
+                    if found.uncertainty <= _SHARP:
+                        break
+                return found
+            for ladder in tries:
+                found = order(self.make(), stepper, self.kind, ladder, seed=seed)
+                if found.exact or found.uncertainty <= _SHARP:
                     break
         return found
+
+    def _ladders(self, spec: Spec) -> tuple[tuple[int, ...], ...]:
+        """Step counts, and others to be taken where those leave the order blunt: errors that change sign, say."""
+        if math.isinf(self.declared):
+            return (_EXACT_LADDER,)
+        noisy = self.method == "affine" and self.eta != 0.0
+        planned = spec.kind == "plan"
+        ladders = [_LADDERS["noisy" if noisy else self.method]]
+        if self.method == "doubling" and planned:
+            ladders = [_LADDERS["noisy"]]  # a start of order one, and steps of half the range of λ, show up to there
+        if self.method in ("affine", "flow"):
+            # Single-step methods of high order reach round-off early.
+            early = self.declared > 2.0 and not planned
+            ladders = [_BEFORE_ROUND_OFF] if early else [*ladders, _HALF_OCTAVES, _FINE]
+        if self.jagged:
+            return tuple(tuple(3 * (n // 4) for n in ladder) for ladder in ladders)
+        return tuple(ladders)
 
     def holds(self, estimate: OrderEstimate) -> bool:
         """Whether the declared order was reached; infinity is an error of round-off at every level.
@@ -109,7 +133,7 @@ class Claim:
         if self.method in ("paths", "doubling"):
             short = self.declared - TOLERANCE - estimate.order
             return estimate.uncertainty <= _BLUNT and short <= 4.0 * estimate.uncertainty
-        return estimate.reaches(self.declared, TOLERANCE)
+        return estimate.reaches(self.declared, TOLERANCE, _WHOLE)
 
     def sharp(self, estimate: OrderEstimate) -> bool:
         """Whether the order is the declared one, and no higher."""
@@ -119,11 +143,14 @@ class Claim:
 
 def declared_order(spec: Spec, problem: Problem, kind: str) -> tuple[str, float] | None:
     """The fact of a Spec that speaks of this problem, and the order that it states; None if there is none."""
-    if problem.sde.noise_type == "none" or kind == "ode":
+    silent = problem.sde.noise_type == "none"
+    if (silent and spec.kind != "chain") or kind == "ode":
         return None if spec.ode is None else ("ode", spec.ode)
-    facts = "strong" if kind == "strong" else "weak"
-    found = (spec.strong if kind == "strong" else spec.weak).get(problem.noise_class)
-    return None if found is None else (f"{facts}/{problem.noise_class}", found)
+    facts, where = "strong" if kind == "strong" else "weak", problem.noise_class
+    if silent:
+        where = "linear-additive" if problem.affine else "additive"  # the noise is the chain's own
+    found = (spec.strong if kind == "strong" else spec.weak).get(where)
+    return None if found is None else (f"{facts}/{where}", found)
 
 
 def kinds(problem: Problem) -> list[Kind]:
@@ -165,6 +192,8 @@ def claims(stepper: str | Stepper) -> list[Claim]:
         stepper: A registry name or a stepper.
     """
     chosen = registry.get(stepper)
+    if chosen.spec.alias is not None:
+        return []  # what is said of the original is said of it
     return [claim for name, eta, problem in subjects(chosen) for claim in _about(chosen.spec, name, eta, problem)]
 
 
@@ -195,7 +224,8 @@ def _about(spec: Spec, name: str, eta: float | None, problem: Problem) -> Iterat
 
 def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str | None:
     """How this error of such a stepper is had; None where it is not, or where another kind says the same."""
-    silent = problem.sde.noise_type == "none"
+    chain = spec.kind == "chain"
+    silent = problem.sde.noise_type == "none" and not chain
     if kind == "ode":
         return "flow"
     if kind == "w2":
@@ -203,7 +233,7 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
         gaussian = spec.increments in ("w", "space-time") if method == "affine" else spec.increments == "w"
         if not (silent or gaussian) or method == "flow":
             return None
-        if method == "transport" and (eta not in (None, 1.0) or problem.weak is not None):
+        if method == "transport" and (chain or eta not in (None, 1.0) or problem.weak is not None):
             return None  # the weak error says the same, for less
         return method
     if silent:
@@ -219,7 +249,8 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
         return method
     method = weak_method(problem)
     plane = method == "backward" and problem.initial.event_shape.numel() > 1  # it can be had, but takes minutes
-    return None if method == "affine" or plane else method
+    transported = problem.weak is None and not (chain and eta == 0.0)  # by W2
+    return None if method == "affine" or plane or transported else method
 
 
 def _jagged(grid: Callable[[int], Tensor], steps: int) -> Tensor:

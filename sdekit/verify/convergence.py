@@ -27,7 +27,7 @@ from sdekit.brownian import BrownianGrid
 from sdekit.doors import noise_event
 from sdekit.driver import solve
 from sdekit.errors import SdekitError, unknown_name
-from sdekit.laws import Gaussian
+from sdekit.laws import Gaussian, GaussianMixture
 from sdekit.metrics import wasserstein2
 from sdekit.problems.base import Problem
 from sdekit.quantile_map import mid_quantiles
@@ -178,7 +178,7 @@ def weak_method(problem: Problem) -> Method:
         return "affine"
     if problem.linear is not None:
         return "linear"
-    if problem.weak is not None:
+    if problem.weak is not None or isinstance(problem.law, GaussianMixture):
         return "backward"
     raise SdekitError(f"The problem {problem.name!r} has no functionals with exact means, so no weak error.")
 

@@ -82,12 +82,12 @@ class OrderEstimate:
         """Whether every level is at the floor: there is no discretisation error to have an order."""
         return all(e <= CLEAR * self.floor for e in self.errors)
 
-    def verdict(self, claim: float, tolerance: float = 0.05) -> Verdict:
+    def verdict(self, claim: float, tolerance: float = 0.05, sharp: float = _SHARP) -> Verdict:
         """The estimate against a claim; an infinite claim is that the method is exact.
 
         - ``exact``: every level is at the floor, whatever was claimed.
-        - ``agrees``: within ``tolerance`` and twice the uncertainty, where the uncertainty is at most 0.1: the estimate
-          could not agree with a claim half an order away as well.
+        - ``agrees``: within ``tolerance`` and twice the uncertainty, where the uncertainty is at most ``sharp``; at 0.1
+          the estimate could not agree with a claim half an order away as well.
         - ``exceeds``: above by more; a superconvergent problem, or too modest a claim.
         - ``falls short``: below by more; or the errors level off at an end-point bias, so that they have no order; or
           a method that should be exact is not.
@@ -103,16 +103,16 @@ class OrderEstimate:
             return "inconclusive"
         excess, margin = self.order - claim, tolerance + 2.0 * self.uncertainty
         if abs(excess) <= margin:
-            return "agrees" if self.uncertainty <= _SHARP else "inconclusive"
+            return "agrees" if self.uncertainty <= sharp else "inconclusive"
         return "exceeds" if excess > 0 else "falls short"
 
     def consistent_with(self, claim: float, tolerance: float = 0.05) -> bool:
         """Whether the estimate agrees with the claimed order, from both sides, or shows no error at all."""
         return self.verdict(claim, tolerance) in ("agrees", "exact")
 
-    def reaches(self, claim: float, tolerance: float = 0.05) -> bool:
+    def reaches(self, claim: float, tolerance: float = 0.05, sharp: float = _SHARP) -> bool:
         """Whether the estimate is the claimed order or more."""
-        return self.verdict(claim, tolerance) in ("agrees", "exceeds", "exact")
+        return self.verdict(claim, tolerance, sharp) in ("agrees", "exceeds", "exact")
 
     def __str__(self) -> str:
         return "exact" if self.exact else f"{self.order:.3f} ± {self.uncertainty:.3f}"

@@ -85,6 +85,6 @@ GOLDEN: dict[str, Golden] = {
     **{f"etd-ab-{p}": Golden(multistep.law("eps", p)) for p in (1, 2, 3, 4)},
     **{f"unipc-{p}": Golden(multistep.law("D", p, p + 1)) for p in (1, 2, 3, 4)},
     **{f"v-ab-{p}": Golden(multistep.law("v", p)) for p in (1, 2, 3, 4)},
-    **{f"v-abm-{p}": Golden(multistep.law("v", p, p + 1, apart=0.25)) for p in (1, 2, 3, 4, 5)},
+    **{f"v-abm-{p}": Golden(multistep.law("v", p, p + 1, apart=0.25)) for p in (1, 2, 3, 4)},
 }
 """Registry name → golden law."""

@@ -15,6 +15,7 @@ from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
 from sdekit.doors import noise_event
 from sdekit.driver import solve
 from sdekit.dynamics import GeneralSDE, Reflected, noise_shape, times_noise
+from sdekit.fresh import fresh_shape
 from sdekit.problems.base import Problem
 from sdekit.reverse import Reverse
 from sdekit.solution import Solution
@@ -52,15 +53,22 @@ class Subject:
     @property
     def silent(self) -> bool:
         """Whether there is no noise."""
-        return self.problem.sde.noise_type == "none"
+        return self.problem.sde.noise_type == "none" and not self.chain
+
+    @property
+    def chain(self) -> bool:
+        """Whether the stepper draws normals beside the path."""
+        return self.stepper.spec.kind == "chain"
 
 
 def checks(stepper: Stepper, backend: str, device: str) -> Iterator[Check]:
     """The checks of behaviour, on one problem of each kind that the stepper integrates."""
     for subject in _subjects(stepper, device):
         for check in (_evaluations, _batch, _precision, _repeated_times, _small_steps, _gradient):
+            if check is _small_steps and subject.chain:
+                continue  # a chain moves by more than the drift
             yield Check(f"{check.__name__[1:]}/{subject.name}", partial(check, subject))
-        if isinstance(stepper, StepMethod):
+        if isinstance(stepper, StepMethod) and not stepper.spec.needs_langevin:
             yield Check(f"reflection/{subject.name}", partial(_reflection, subject))
         yield Check(f"trace/{subject.name}", partial(_trace, subject, backend))
 
@@ -80,9 +88,8 @@ def _evaluations(subject: Subject) -> str:
     """A step costs what is declared, from the second on; the first may cost more (a starting procedure)."""
     x, declared = subject.start(), subject.stepper.spec.evaluations
     few, many = (subject.run(x, subject.grid(n)).stats for n in (4, 9))
-    calls = [
-        s.score_evaluations if isinstance(subject.problem.sde, Reverse) else s.drift_evaluations for s in (few, many)
-    ]
+    scores = subject.chain or isinstance(subject.problem.sde, Reverse)
+    calls = [s.score_evaluations if scores else s.drift_evaluations for s in (few, many)]
     require(
         calls[1] - calls[0] == 5 * declared, f"5 more steps cost {calls[1] - calls[0]} evaluations, not 5 × {declared}"
     )
@@ -109,7 +116,7 @@ def _precision(subject: Subject) -> str:
     require(found.dtype == torch.float32, f"a float32 state becomes {found.dtype}")
     require(found.device == x.device, f"a state on {x.device} ends on {found.device}")
     off = float((found.double() - exact).abs().max() / exact.abs().max())
-    require(off < 2e-4, f"float32 differs from float64 by {off:.2g}")
+    require(off < 5e-4, f"float32 differs from float64 by {off:.2g}")
     return f"float32 within {off:.1g}"
 
 
@@ -130,8 +137,8 @@ def _small_steps(subject: Subject) -> str:
     problem, x = subject.problem, subject.start()
     grid = subject.grid(4)
     s, span = float(grid[1]), float(grid[-1] - grid[0])
-    h = 1e-6 * span
-    times = torch.tensor([s, s + h], dtype=torch.float64)
+    h, count = 1e-6 * span, subject.stepper.spec.min_steps
+    times = torch.linspace(s, s + h, count + 1, dtype=torch.float64)
     backwards = h < 0
     sde = Reflected(problem.sde) if backwards else problem.sde
     clock = -s if backwards else s
@@ -141,14 +148,20 @@ def _small_steps(subject: Subject) -> str:
         off = _relative(moved, drift)
         require(off < 1e-3, f"(x₁ − x₀)/h is not the drift: off by {off:.2g}")
         return f"drift within {off:.1g}"
-    event = noise_event(problem.sde, x, subject.stepper.prepare(problem.sde, times.tolist()), s) or torch.Size()
+    prepared = subject.stepper.prepare(problem.sde, times.tolist())
+    event = noise_event(problem.sde, x, prepared, s) or torch.Size()
     kick = abs(h) ** 0.5 * torch.ones(1, _BATCH, *event, dtype=x.dtype, device=x.device)
     if len(event) and event.numel() > 1:
         kick = kick * (torch.arange(event.numel(), device=x.device) % 2).mul(2.0).sub(1.0).reshape(event)
+    # A straight path: whatever parts of it are drawn, they sum to the kick.
+    drawn = sorted({t for step in prepared.draws for interval in step for t in interval}, reverse=backwards)
+    nodes = torch.tensor(drawn, dtype=torch.float64)
+    parts = (nodes.diff() / (nodes[-1] - nodes[0])).to(kick).reshape(-1, *(1,) * (kick.ndim - 1))
+    kicks = parts * kick
     ends = []
     for sign in (1.0, -1.0):
-        quiet = torch.zeros_like(kick) if subject.stepper.spec.increments == "space-time" else None
-        path = RecordedBrownian(times, sign * kick, quiet)
+        quiet = torch.zeros_like(kicks) if subject.stepper.spec.increments == "space-time" else None
+        path = RecordedBrownian(nodes, sign * kicks, quiet)
         ends.append(solve(problem.sde, x, times, subject.stepper, noise=path).final)
     mean, half = (ends[0] + ends[1]) / 2 - x, (ends[0] - ends[1]) / 2
     g, noises = sde.diffusion(clock, x), noise_shape(problem.sde, s, x)
@@ -167,8 +180,8 @@ def _relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def _gradient(subject: Subject) -> str:
-    """Autograd through three steps agrees with differences."""
-    x, grid = subject.start()[:2], subject.grid(3)
+    """Autograd through a few steps agrees with differences."""
+    x, grid = subject.start()[:2], subject.grid(max(3, subject.stepper.spec.min_steps))
     weights = random.normals(random.path_keys(_SEED, 2), x.shape[1:], stream=random.STREAM_LAW)[0].to(x)
 
     def value(y: Tensor) -> Tensor:
@@ -222,10 +235,15 @@ def _trace(subject: Subject, backend: str) -> str:
     keys = random.path_keys(_SEED, _BATCH, x.device)
     z = random.normals(keys, event, stream=random.STREAM_STEP, count=2 * max(1, count), dtype=x.dtype) * 0.1
     levy = subject.stepper.spec.increments == "space-time"
+    shapes = [fresh_shape(kind, x.shape[1:]) for kind in prepared.fresh[0]] if prepared.fresh else []
+    beside = [
+        Increment(random.normals(keys, shape, stream=random.STREAM_FRESH + j, dtype=x.dtype)[0])
+        for j, shape in enumerate(shapes)
+    ]
 
     def step(y: Tensor, w: Tensor) -> Tensor:
         drawn = tuple(Increment(w[2 * i], w[2 * i + 1] if levy else None) for i in range(count))
-        return prepared.advance(0, y, drawn, None)[0]
+        return prepared.advance(0, y, (*drawn, *beside), None)[0]
 
     torch.compiler.reset()
     with torch.no_grad():

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
+import torch
+
+from sdekit import grids
+from sdekit.laws import Gaussian
+from sdekit.processes import VP
+from sdekit.reverse import reverse_time
+from sdekit.score import exact_score
 from sdekit.steppers import registry
 from sdekit.steppers.base import Spec, Stepper
+from sdekit.verify.affine import affine_map
 from sdekit.verify.claims import TOLERANCE, Claim, claims
 from sdekit.verify.conformance.behaviour import checks as behaviour
 from sdekit.verify.conformance.exactness import checks as exactness
@@ -55,6 +63,8 @@ def checks(stepper: str | Stepper, *, backend: str = "eager", device: str = "cpu
         device: Where the checks of behaviour run.
     """
     chosen = registry.get(stepper)
+    if chosen.spec.alias is not None:
+        return [Check("declared", partial(_declared, chosen.spec)), Check("alias", partial(_alias, chosen))]
     return [
         Check("declared", partial(_declared, chosen.spec)),
         *behaviour(chosen, backend, device),
@@ -71,16 +81,37 @@ def _declared(spec: Spec) -> str:
     require(not unknown, f"orders are declared for unknown classes: {sorted(unknown)}")
     for noise in spec.noise_types:
         if noise == "none":
-            require(spec.ode is not None, "it integrates ODEs but declares no order for them")
+            chain = spec.kind == "chain"  # it adds noise of its own, and may have no order at all
+            require(chain or spec.ode is not None, "it integrates ODEs but declares no order for them")
             continue
         named = {"additive": "additive", "scalar": "commutative"}.get(noise, noise)
         linear = noise == "additive" and spec.kind == "exact"
         declared = "linear-additive" if linear else named
-        require(declared in spec.strong or declared in spec.weak, f"it takes {noise} noise but declares no order there")
+        require(spec.kind == "chain" or declared in spec.strong or declared in spec.weak, f"it takes {noise} noise but declares no order there")
     orders = [o for o in (spec.ode, *spec.strong.values(), *spec.weak.values()) if o is not None]
     require(all(o > 0 for o in orders), f"orders must be positive: {orders}")
     require(0 <= spec.eta[0] <= spec.eta[1], f"the range of η is {spec.eta}")
     return f"{len(orders)} orders declared"
+
+
+def _alias(stepper: Stepper) -> str:
+    """Another name for a plan: the same law as the original's wherever it is taken, and no fact but the original's."""
+    spec = stepper.spec
+    assert spec.alias is not None
+    original, grid = registry.get(spec.alias), grids.log_snr(VP(), 7)
+    extra = {f for f in spec.weak.items() if f not in original.spec.weak.items()}
+    extra |= {f for f in spec.strong.items() if f not in original.spec.strong.items()}
+    require(not extra, f"it declares {sorted(extra)}, which {spec.alias} does not")
+    require(spec.ode in (None, original.spec.ode), f"it declares the order {spec.ode} on ODEs; {spec.alias} does not")
+    data = Gaussian([0.5, -1.0], torch.tensor([0.04, 0.5]))
+    etas = [eta for eta in (0.0, 1.0) if spec.eta[0] <= eta <= spec.eta[1]]
+    for eta in etas:
+        sde = reverse_time(VP(), exact_score(data, VP()), eta)
+        one, other = (affine_map(sde, which, grid, (2,)) for which in (stepper, original))
+        pairs = ((one.constant, other.constant), (one.matrix, other.matrix), (one.noises, other.noises))
+        off = max(float((a - b).abs().max()) if a.numel() else 0.0 for a, b in pairs)
+        require(off < 1e-13, f"it differs from {spec.alias} by {off:.2g} at η = {eta:g}")
+    return f"{spec.alias} at η in {etas}"
 
 
 def _orders(stepper: Stepper) -> Iterator[Check]:
