@@ -6,6 +6,7 @@ import pytest
 from mutants import TRAPS, ZOO, Mutant
 from mutants.checks import ACCEPTED, claim, golden
 from mutants.flows import RatioInverted, RatioOne
+from mutants.generator import AnotherClock
 from mutants.paths import AreaNotReflected, AreaScaled
 from mutants.samplers import BatchScaled, EtaNotSquared, LateScore, NoiseOfTheStart
 
@@ -31,6 +32,7 @@ BLIND = {
     # why one check is not enough: the slip, and checks that it passes
     RatioInverted: [claim("w2", "vp-gaussian", 0.0, SMOOTH), claim("w2", "vp-gaussian", 0.0, JAGGED, jagged=True)],
     RatioOne: [claim("w2", "vp-gaussian", 0.0, SMOOTH)],
+    AnotherClock: [claim("w2", "vp-gaussian", 0.0, SMOOTH)],
     EtaNotSquared: [claim("w2", "vp-gaussian", 0.5, SMOOTH)],
     NoiseOfTheStart: [claim("w2", "vp-gaussian", 1.0, SMOOTH)],
     LateScore: [claim("w2", "vp-gaussian", 1.0, SMOOTH)],

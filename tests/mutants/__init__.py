@@ -8,16 +8,18 @@ To add one: put the slip beside what is right, name the trap in :data:`TRAPS`, a
 
 from __future__ import annotations
 
-from mutants import flows, paths, samplers, surroundings
+from mutants import flows, generator, paths, samplers, surroundings
 from mutants.base import Check, Mutant
 
 __all__ = ["TRAPS", "ZOO", "Check", "Mutant"]
 
-ZOO: list[Mutant] = [*flows.MUTANTS, *samplers.MUTANTS, *paths.MUTANTS, *surroundings.MUTANTS]
+ZOO: list[Mutant] = [*flows.MUTANTS, *generator.MUTANTS, *samplers.MUTANTS, *paths.MUTANTS, *surroundings.MUTANTS]
 
 TRAPS = """
 inverted step ratio; step ratio taken to be one; history ignored; stale history; last step dropped;
 wrong node; wrong weights; wrong stage; asked outside the grid; step of the wrong sign; division by h = 0;
+second difference halved; second difference of the wrong sign; midpoint slope at order 3; started by Euler;
+another clock; corrector of the wrong sign; corrector with a fresh z; independent stages;
 float32 table; float32 clock; times rounded to a table; x0 clipped; corrector scaled by a norm;
 eta not squared; eta forgotten; missing square; missing root; sigma of the wrong end; score at the wrong end;
 DDIM without rho; last noise dropped; noise off by 2 %; one z in two steps; noise shared over the batch;

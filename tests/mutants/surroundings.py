@@ -10,6 +10,9 @@ from mutants.base import Mutant
 from mutants.checks import FLOW, GEOMETRIC, NO_STEP, moments
 from sdekit import random
 from sdekit.brownian import StepNoise
+from sdekit.steppers import Plan
+from sdekit.steppers.assembly import Multistep
+from sdekit.steppers.exponential import Denoised
 
 
 def divergence_forgotten() -> sk.dynamics.SDE:
@@ -23,9 +26,16 @@ def solved(sde, x: Tensor, times: list[float]) -> Tensor:
     return sk.solve(sde, x, times, "dpmpp-2m").final
 
 
+class NodesAlike(sk.DPMpp2M):
+    """Nodes may be at no distance from one another."""
+
+    def plan(self, schedule, eta, times) -> Plan:
+        return Multistep(Denoised(), 2, midpoint=True, apart=0.0).plan(schedule, eta, times)
+
+
 def stepped_over_nothing(sde, x: Tensor, times: list[float]) -> Tensor:
     """By a loop that takes a step of h = 0, and the next one divides by it."""
-    advance, memory = sk.DPMpp2M().prepare(sde, times).advance, None
+    advance, memory = NodesAlike().prepare(sde, times).advance, None
     for k in range(len(times) - 1):
         x, memory = advance(k, x, (), memory)
     return x
