@@ -109,6 +109,9 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
+_ORIGINALS = {name: stepper for name, stepper in sdekit.STEPPERS.items() if stepper.spec.alias is None}
+
+
 def _facts() -> str:
     """What each registered stepper is and what it takes."""
     rows = []
@@ -120,14 +123,15 @@ def _facts() -> str:
             noise += f" ({' or '.join(_CALCULI[c] for c in sorted(spec.calculus))})"
         source = f" {{cite}}`{','.join(spec.references)}`" if spec.references else ""
         needs = "yes" if spec.needs_schedule else "no"
-        rows.append([f"`{name}`", spec.summary + source, str(spec.evaluations), noise, _etas(*spec.eta), needs])
+        other = f" (`{spec.alias}`)" if spec.alias else ""
+        rows.append([f"`{name}`{other}", spec.summary + source, str(spec.evaluations), noise, _etas(*spec.eta), needs])
     return _markdown(["name", "method", "calls per step", "noise", "η", "needs λ"], rows)
 
 
 def _orders() -> str:
     """The declared orders, strong / weak by class of problem."""
     rows = []
-    for name, stepper in sdekit.STEPPERS.items():
+    for name, stepper in _ORIGINALS.items():
         spec = stepper.spec
         pairs = [(spec.strong.get(c), spec.weak.get(c)) for c in _CLASSES]
         cells = ["–" if pair == (None, None) else " / ".join(map(_number, pair)) for pair in pairs]
@@ -141,7 +145,7 @@ _PICTURES = Path(__file__).parent / "_static" / "certificates"
 def _certificates() -> str:
     """What was measured of every declared order, stepper by stepper, with a picture; the declared ones are the rest."""
     parts = []
-    for name, stepper in sdekit.STEPPERS.items():
+    for name, stepper in _ORIGINALS.items():
         best = certificates.by_fact(certificates.load(name))
         facts = _declared(stepper.spec)
         rows = [_certified(fact, order, best.get(fact)) for fact, order in facts.items()]

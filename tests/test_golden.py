@@ -21,6 +21,7 @@ from golden import (
     ancestral,
     form,
     integrals,
+    langevin,
     multistep,
     processes,
     samplers,
@@ -55,7 +56,7 @@ def test_every_stepper_has_a_golden_law():
     assert not unknown, f"GOLDEN names {sorted(unknown)}, which the registry does not know."
 
 
-MODULES = [ancestral, form, integrals, multistep, processes, samplers, single_step, step_methods]
+MODULES = [ancestral, form, integrals, langevin, multistep, processes, samplers, single_step, step_methods]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -112,7 +113,7 @@ OPTIONS = {
     "VABM(4), ramp": (sk.VABM(4, start="ramp"), multistep.law("v", 4, 5, ramp=True, apart=0.25)),
     "VABM(4), next to one another": (sk.VABM(4, apart=1e-9), multistep.law("v", 4, 5)),
     "ERSDE(2), a step apart": (sk.ERSDE(2, apart=1.0), multistep.law("D in rho", 2, apart=1.0)),
-    "SASolver(2, 2)": (sk.SASolver(2, 2), multistep.law("D", 2, 2)),
+    "SASolver(3, 3)": (sk.SASolver(3, 3), multistep.law("D", 3, 3)),
     "SASolver(3, 4)": (sk.SASolver(3, 4), multistep.law("D", 3, 4)),
     "SASolver(2, 0)": (sk.SASolver(2, 0), multistep.law("D", 2, 0)),
     "DDPM, β": (sk.DDPM("beta"), ancestral.ddpm_beta),

@@ -11,8 +11,7 @@ from sdekit.report import convergence, digits, marginals, peers, rewind
 from sdekit.report.markup import escape, table, template
 from sdekit.report.reading import Section, Study
 from sdekit.solution import write_whole
-from sdekit.steppers.registry import STEPPERS
-from sdekit.study.settings import PROBLEMS, QUICK_PROBLEMS
+from sdekit.study.settings import PROBLEMS, QUICK_PROBLEMS, SOLVERS
 
 FIGURES, REPORT = "figures", "report.html"
 
@@ -87,7 +86,7 @@ def command(study: Study) -> str:
     """What makes this study again."""
     settings, words = study.settings, ["sdekit study"]
     problems = QUICK_PROBLEMS if settings["quick"] else PROBLEMS
-    for option, default in (("problems", problems), ("solvers", tuple(STEPPERS)), ("steps", None)):
+    for option, default in (("problems", problems), ("solvers", SOLVERS), ("steps", None)):
         chosen = settings[option]
         if chosen is not None and tuple(chosen) != default:
             words.append(f"--{option} {','.join(map(str, chosen))}")

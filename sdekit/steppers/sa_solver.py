@@ -26,7 +26,7 @@ class SASolver(PlannedStepper):
     calls τ is the problem's η.
 
     Args:
-        predictor: p, from 1 to 4.
+        predictor: p, from 1 to 4; 2 is what the spec declares the orders of.
         corrector: q, from 1 to 4; 0 for none.
         start: As for :class:`~sdekit.steppers.family.Family`.
 
@@ -39,16 +39,16 @@ class SASolver(PlannedStepper):
         references=("xue2023sasolver",),
         kind="plan",
         evaluations=1,
-        ode=3.0,
+        ode=2.0,
         strong={"linear-additive": 1.0, "additive": 1.0},
         weak={"linear-additive": 2.0},
         noise_types=frozenset({"none", "additive"}),
         eta=(0.0, math.inf),
         needs_schedule=True,
-        min_steps=3,
+        min_steps=2,
     )
 
-    def __init__(self, predictor: int = 3, corrector: int = 3, start: Start = "single-step") -> None:
+    def __init__(self, predictor: int = 2, corrector: int = 2, start: Start = "single-step") -> None:
         if predictor not in range(1, 5) or corrector not in range(5):
             raise SdekitError(f"SASolver takes orders up to 4; got predictor {predictor!r}, corrector {corrector!r}.")
         self._method = Multistep(Denoised(), predictor, corrector, start)

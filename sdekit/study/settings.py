@@ -27,6 +27,13 @@ PROBLEMS = (*CONVERGENCE, "digits", "peers")
 PEERS = ("torchsde", "torchdiffeq", "diffusers")
 """Libraries whose methods the part ``peers`` measures, as far as they are installed."""
 
+SOLVERS = (
+    *("euler-maruyama", "milstein", "sra1", "sri1w1", "euler", "heun", "rk4", "exact-linear"),
+    *("ddim", "edm-heun", "dpmpp-2m", "dpmpp-3m", "deis-3", "unipc-3", "v-abm-4"),
+    *("sde-dpmpp-2m", "er-sde-3", "seeds2", "sigma-midpoint"),
+)
+"""What a study takes by default: a member of every family. Certificates speak of all."""
+
 QUICK_PROBLEMS = tuple(name for name in PROBLEMS if name not in ("ou-mixture", "ve-mixture"))
 """What a quick study takes by default."""
 
@@ -70,7 +77,7 @@ class Settings:
         if problems is None and quick:
             problems = QUICK_PROBLEMS
         problems = _known("problem of the study", problems, PROBLEMS)
-        solvers = _known("stepper", solvers, tuple(STEPPERS))
+        solvers = _known("stepper", solvers, tuple(STEPPERS), SOLVERS)
         if steps is not None:
             steps = tuple(steps)
             whole = all(isinstance(n, int) and n >= 1 for n in steps)
@@ -114,10 +121,12 @@ def weights_sha256() -> str:
     return sha256(describe("digits").path.read_bytes()).hexdigest()[:16]
 
 
-def _known(kind: str, names: Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    """``names`` in the order of ``known``; all of them for None."""
+def _known(
+    kind: str, names: Sequence[str] | None, known: tuple[str, ...], usual: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """``names`` in the order of ``known``; the usual ones, which are all unless said, for None."""
     if names is None:
-        return known
+        return known if usual is None else usual
     for name in names:
         if name not in known:
             raise unknown_name(kind, name, known)

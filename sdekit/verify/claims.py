@@ -45,6 +45,7 @@ _LADDERS: dict[str, tuple[int, ...]] = {
 _BEFORE_ROUND_OFF = (8, 16, 32, 64, 128)
 _HALF_OCTAVES = (64, 96, 128, 192, 256)
 _FINE = (128, 192, 256, 384, 512, 768)
+_FINEST = (768, 1024, 1536, 2048)
 _EXACT_LADDER = (1, 4, 64)
 _PATHS = (4096, 16_384)  # the second where the first leave more uncertainty than
 _SHARP = 0.08
@@ -120,6 +121,7 @@ class Claim:
             # Single-step methods of high order reach round-off early.
             early = self.declared > 2.0 and not planned
             ladders = [_BEFORE_ROUND_OFF] if early else [*ladders, _HALF_OCTAVES, _FINE]
+            ladders += [_FINEST] if noisy else []
         if self.jagged:
             return tuple(tuple(3 * (n // 4) for n in ladder) for ladder in ladders)
         return tuple(ladders)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from golden import ancestral, multistep, samplers, single_step, step_methods
+from golden import ancestral, langevin, multistep, samplers, single_step, step_methods
 from golden.form import Form, mp, noise
 from golden.processes import Line
 
@@ -29,11 +29,14 @@ class Golden:
         reverse: ``(line, eta, times, x, i) -> x``: the way back along axis i of the data.
         forward: ``(line, times, x, i) -> x``: the forward process along axis i.
         method: ``(f, kick, times, x) -> x``: a step method, for any linear SDE.
+        langevin: ``(mean, variance, times, x, i) -> x``: along axis i of a Gaussian target; for a Metropolis chain one
+            step, ``(log_prob, score, gamma, x, z, uniform) -> (x, probability)``.
     """
 
     reverse: Callable[..., Form] | None = None
     forward: Callable[..., Form] | None = None
     method: Callable[..., Form] | None = None
+    langevin: Callable[..., object] | None = None
 
 
 def step_method(method, stochastic: bool) -> Golden:
@@ -61,6 +64,10 @@ GOLDEN: dict[str, Golden] = {
     "exact-linear": Golden(samplers.exact_linear, samplers.exact_forward),
     "ddim": Golden(samplers.ddim),
     "dpmpp-2m": Golden(samplers.dpmpp_2m),
+    "ula": Golden(langevin=langevin.ula),
+    "mala": Golden(langevin=langevin.metropolis),
+    "annealed-langevin": Golden(langevin.annealed(5)),
+    "predictor-corrector": Golden(langevin.corrected(langevin.reverse_diffusion_step, "0.25")),
     "ddpm": Golden(ancestral.ddpm),
     "ddpm-beta": Golden(ancestral.ddpm_beta),
     "ancestral-ve": Golden(ancestral.ancestral_ve),
@@ -79,7 +86,7 @@ GOLDEN: dict[str, Golden] = {
     "sde-dpmpp-1": Golden(multistep.law("D", 1)),
     "sde-dpmpp-2m": Golden(multistep.midpoint_slope),
     "sde-dpmpp-3m": Golden(multistep.law("D", 3)),
-    "sa-solver": Golden(multistep.law("D", 3, 3)),
+    "sa-solver": Golden(multistep.law("D", 2, 2)),
     **{f"er-sde-{p}": Golden(multistep.law("D in rho", p)) for p in (1, 2, 3)},
     **{f"deis-{p}": Golden(multistep.law("eps in t", p)) for p in (1, 2, 3, 4)},
     **{f"etd-ab-{p}": Golden(multistep.law("eps", p)) for p in (1, 2, 3, 4)},
