@@ -1,6 +1,7 @@
 """Steppers: one method, or one family of tableaus, per file; :mod:`~sdekit.steppers.registry` lists them."""
 
 from sdekit.steppers.ancestral import DDPM, AncestralVE, DDPMBeta, ReverseDiffusion
+from sdekit.steppers.assembly import Multistep
 from sdekit.steppers.base import Prepared, Spec, Step, StepMethod, Stepper
 from sdekit.steppers.ddim import DDIM
 from sdekit.steppers.deis import DEIS, ETDAB
@@ -55,6 +56,7 @@ __all__ = [
     "ExactLinear",
     "Heun",
     "Milstein",
+    "Multistep",
     "Plan",
     "PlannedStepper",
     "Prepared",
