@@ -90,7 +90,7 @@ def _plan(churn: Churn, schedule: Schedule, times: Tensor, heun: bool) -> Plan:
     for k in range(len(times) - 1):
         rows = [] if kick is None else [Row(None, {0: rise[k]}, {}, {0: kick[k]})]
         rows.append(Row(up.times[k], {0: down[k]}, {0: slope[k]}))
-        if heun and float(rho[k + 1]) > 0.0:  # at σ = 0 there is no second evaluation
+        if heun and bool(rho[k + 1] > 0.0):  # at σ = 0 there is no second evaluation
             half = 0.5 * slope[k]
             rows.append(Row(at[k + 1], {1: down[k]}, {0: half, 1: half}))
         steps.append(rows)
