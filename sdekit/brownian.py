@@ -95,6 +95,7 @@ class StepNoise:
         draws: For every step, the intervals that it draws.
         kind: ``w``; ``space-time`` for Lévy areas too; ``three-point`` for the variable of weak methods,
             $\pm\sqrt{3h}$ with probability ⅙ each, else 0.
+        family: The stream of the first draw.
     """
 
     def __init__(
@@ -104,10 +105,11 @@ class StepNoise:
         dtype: torch.dtype,
         draws: Sequence[Sequence[Interval]],
         kind: Increments = "w",
+        family: int = random.STREAM_STEP,
     ) -> None:
         self._keys, self._shape, self._dtype, self._draws = keys, torch.Size(shape), dtype, draws
-        self._kind = kind
-        per_step = max(1, len(keys) * self._shape.numel())
+        self._kind, self._family = kind, family
+        per_step = max(1, len(keys) * self._shape.numel() * max(map(len, draws), default=1))
         self._block = max(2, _BLOCK_NORMALS // per_step // 2 * 2)
         self._drawn: dict[int, tuple[int, Sequence[Tensor]]] = {}  # stream -> (first step, increments)
         self._wide = torch.promote_types(dtype, torch.float32)
@@ -118,10 +120,11 @@ class StepNoise:
     def increments(self, k: int) -> tuple[Increment, ...]:
         draws = range(len(self._draws[k]))
         if self._kind == "space-time":
-            return tuple(Increment(self._drawn_at(k, j), self._drawn_at(k, j, random.STREAM_STEP_LEVY)) for j in draws)
-        return tuple(Increment(self._drawn_at(k, j)) for j in draws)
+            areas = random.STREAM_STEP_LEVY
+            return tuple(Increment(self._drawn_at(k, j, self._family), self._drawn_at(k, j, areas)) for j in draws)
+        return tuple(Increment(self._drawn_at(k, j, self._family)) for j in draws)
 
-    def _drawn_at(self, k: int, draw: int, family: int = random.STREAM_STEP) -> Tensor:
+    def _drawn_at(self, k: int, draw: int, family: int) -> Tensor:
         first, stream = k - k % self._block, family + draw
         if stream not in self._drawn or self._drawn[stream][0] != first:
             self._drawn[stream] = first, self._block_from(first, draw, family)
@@ -280,10 +283,10 @@ class BrownianGrid(GridPath):
     ) -> None:
         nodes = torch.linspace(t0, t1, steps + 1, dtype=torch.float64) if times is None else times
         super().__init__(nodes, shape, levy, clock)
-        self._keys = random.path_keys(seed, self.shape[0] if paths is None else paths, device)
-        if len(self._keys) != self.shape[0]:
+        self.keys = random.path_keys(seed, self.shape[0] if paths is None else paths, device)
+        if len(self.keys) != self.shape[0]:
             raise SdekitError(
-                f"paths has {len(self._keys)} entries for a batch of {self.shape[0]}: give one per sample."
+                f"paths has {len(self.keys)} entries for a batch of {self.shape[0]}: give one per sample."
             )
         self._dtype = dtype
 
@@ -299,7 +302,7 @@ class BrownianGrid(GridPath):
         return self._scaled(i, j, random.STREAM_GRID_LEVY, _TWELFTH)
 
     def _scaled(self, i: int, j: int, stream: int, factor: float) -> Tensor:
-        z = random.normals(self._keys, self.shape[1:], stream=stream, start=i, count=j - i, dtype=self._dtype)
+        z = random.normals(self.keys, self.shape[1:], stream=stream, start=i, count=j - i, dtype=self._dtype)
         roots = factor * torch.tensor(self._readings[i : j + 1], dtype=torch.float64).diff().abs().sqrt()
         return z.mul_(roots.to(z).reshape(-1, *(1,) * len(self.shape)))
 

@@ -11,6 +11,7 @@ from sdekit import grids, random
 from sdekit.brownian import BrownianPath, GridPath, Noise, PathNoise, RecordedBrownian, StepNoise
 from sdekit.dynamics import SDE, noise_shape
 from sdekit.errors import SdekitError
+from sdekit.fresh import Joined, RecordedFresh, fresh_source
 from sdekit.linear import LinearProcess
 from sdekit.observe import finite_samples
 from sdekit.reverse import Reverse
@@ -170,6 +171,26 @@ def noise_source(
     paths: Sequence[int] | Tensor | None,
 ) -> Noise | None:
     """Where the driver draws from; None for a deterministic run."""
+    if not any(prepared.fresh):
+        return _path_source(sde, x, stepper, prepared, start, noise, paths)
+    if noise is None:
+        raise SdekitError(f"{stepper.spec.name} is random on any problem: give noise=seed (an integer).")
+    path = noise.path if isinstance(noise, RecordedFresh) else noise
+    increments = _path_source(sde, x, stepper, prepared, start, path, paths)
+    beside = fresh_source(noise, x, paths, prepared.fresh)
+    return beside if increments is None else Joined((increments, beside))
+
+
+def _path_source(
+    sde: SDE,
+    x: Tensor,
+    stepper: Stepper,
+    prepared: Prepared,
+    start: float,
+    noise: int | BrownianPath | None,
+    paths: Sequence[int] | Tensor | None,
+) -> Noise | None:
+    """The increments of the steps; None where they draw none."""
     event, kind = noise_event(sde, x, prepared, start), stepper.spec.increments
     if event is None:
         return None

@@ -21,7 +21,7 @@ from sdekit.observe import Counter, finite_samples, observe
 from sdekit.reverse import Reverse
 from sdekit.score import convert
 from sdekit.solution import Solution, Statistics, Status, versions
-from sdekit.steppers.base import Prepared, Stepper
+from sdekit.steppers.base import Memory, Prepared, Stepper
 
 End = Literal["stop", "denoise"]
 Save = Literal["final", "all"] | Tensor | Sequence[float]
@@ -92,7 +92,7 @@ def solve(
     with ExitStack() as stack:
         report = _reporter(progress, stack)
         loop = _Loop(prepared, source, saving, report, max_steps, max_seconds)
-        kept, done, cause = loop.run(x)
+        kept, done, cause, memory = loop.run(x)
     ts, xs = saving.gather(kept)
     final = kept[done]
     if end == "denoise" and cause is Status.SUCCESS and isinstance(sde, Reverse):
@@ -117,7 +117,8 @@ def solve(
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),
     }
-    return Solution(ts, xs, final, stats, status, provenance)
+    reported = prepared.report(memory) if prepared.report and memory is not None else {}
+    return Solution(ts, xs, final, stats, status, provenance, dict(reported))
 
 
 def _problem(sde: SDE) -> dict[str, Any]:
@@ -182,12 +183,13 @@ class _Loop:
     max_steps: int
     max_seconds: float | None
 
-    def run(self, x: Tensor) -> tuple[dict[int, Tensor], int, Status]:
-        """Kept states by index of time, steps done, and why the run ended."""
+    def run(self, x: Tensor) -> tuple[dict[int, Tensor], int, Status, Memory]:
+        """Kept states by index of time, steps done, why the run ended, and what the last step left behind."""
         total = len(self.saving.times) - 1
         keep = frozenset(self.saving.order)
         kept = {0: x} if 0 in keep else {}
-        advance, memory = self.prepared.advance, None
+        advance = self.prepared.advance
+        memory: Memory = None
         deadline = None if self.max_seconds is None else time.perf_counter() + self.max_seconds
         done, cause = 0, Status.SUCCESS
         for k in range(total):
@@ -207,7 +209,7 @@ class _Loop:
             if self.report:
                 self.report(done, total)
         kept.setdefault(done, x)
-        return kept, done, cause
+        return kept, done, cause, memory
 
 
 def _denoised(sde: Reverse, t: float, x: Tensor) -> Tensor:

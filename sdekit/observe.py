@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
+from sdekit.langevin import Langevin
 from sdekit.reverse import Reverse
 from sdekit.score import Score
 from sdekit.typing import Calculus, Direction, NoiseType, Time
@@ -85,7 +86,7 @@ class ObservedSDE:
 
 def observe(sde: SDE, counter: Counter, fields: bool) -> SDE:
     """``sde`` with its score counted, and with its fields counted too where a stepper calls them."""
-    if isinstance(sde, Reverse):
+    if isinstance(sde, Reverse | Langevin):
         sde = sde.with_score(ObservedScore(sde.score, counter))
     return ObservedSDE(sde, counter) if fields else sde
 

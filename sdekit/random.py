@@ -39,6 +39,9 @@ STREAM_GRID = 1 << 32  # fine increments of a Brownian path
 STREAM_LAW = 2 << 32  # samples of a law: initial states and priors
 STREAM_STEP_LEVY = 4 << 32  # Lévy areas of a step, as STREAM_STEP
 STREAM_GRID_LEVY = 5 << 32  # Lévy areas of the fine increments
+STREAM_FRESH = 6 << 32  # normals beside the path, like the state; the j-th of a step is stream j
+STREAM_FRESH_SAMPLE = 7 << 32  # normals beside the path, one for every sample
+STREAM_END = 8 << 32  # what end='exact-linear' draws, once
 
 
 def _signed(word: int) -> int:

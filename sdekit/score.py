@@ -119,6 +119,14 @@ def centred(process: LinearProcess, t: Time, x: Tensor) -> Tensor:
     return x - shift.to(x)
 
 
+def uncentred(process: LinearProcess, t: float, y: Tensor) -> Tensor:
+    """$y + m_t$, which is ``y`` itself for most processes."""
+    shift = process.shift(t)
+    if isinstance(shift, float):
+        return y + shift if shift else y
+    return y + shift.to(y)
+
+
 class Score(ABC):
     """A score ``(t, x) -> ∇ log p_t(x)``, in whatever prediction it is natively."""
 

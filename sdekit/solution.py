@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sdekit.errors import SdekitError
 from sdekit.version import __version__
 
 _FORMAT = "sdekit-solution-1"
+_DIAGNOSTIC = "diagnostics."
 
 
 class Status(IntEnum):
@@ -52,6 +53,7 @@ class Solution:
         stats: Steps, evaluations, seconds.
         status: How each sample ended, int8 of shape (B,), values of :class:`Status`.
         provenance: Versions, stepper, process, times, seed, dtype and device.
+        diagnostics: What the stepper reports of every sample, shape (B,) each; ``acceptance`` of Metropolis steps.
     """
 
     ts: Tensor
@@ -60,6 +62,7 @@ class Solution:
     stats: Statistics
     status: Tensor
     provenance: Mapping[str, Any]
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shape, stepper = tuple(self.final.shape), self.provenance.get("stepper")
@@ -97,7 +100,9 @@ class Solution:
             "stats": json.dumps(asdict(self.stats)),
             "provenance": json.dumps(dict(self.provenance)),
         }
-        write_tensors(path, {"ts": self.ts, "xs": self.xs, "final": self.final, "status": self.status}, meta)
+        tensors = {"ts": self.ts, "xs": self.xs, "final": self.final, "status": self.status}
+        extra = {_DIAGNOSTIC + name: value for name, value in self.diagnostics.items()}
+        write_tensors(path, {**tensors, **extra}, meta)
 
     @classmethod
     def load(cls, path: str | Path) -> Solution:
@@ -109,7 +114,9 @@ class Solution:
         tensors, meta = read_tensors(path, _FORMAT)
         try:
             stats, provenance = Statistics(**json.loads(meta["stats"])), json.loads(meta["provenance"])
-            return cls(**tensors, stats=stats, provenance=provenance)
+            extra = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_DIAGNOSTIC)}
+            diagnostics = {name.removeprefix(_DIAGNOSTIC): value for name, value in extra.items()}
+            return cls(**tensors, stats=stats, provenance=provenance, diagnostics=diagnostics)
         except (KeyError, TypeError, ValueError) as error:
             raise SdekitError(f"Cannot read {path}: the solution is incomplete ({error!r}).") from error
 

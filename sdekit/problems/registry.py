@@ -10,6 +10,7 @@ from sdekit.problems import additive, closed_form, linear
 from sdekit.problems.base import Problem
 from sdekit.problems.cir import cox_ingersoll_ross
 from sdekit.problems.double_well import double_well
+from sdekit.problems.langevin import langevin_gaussian, langevin_mixture
 from sdekit.problems.ode import nonautonomous_ode
 from sdekit.problems.reverse import DATA, PROCESSES, reverse_problem
 from sdekit.problems.squares import nonautonomous_square, square
@@ -34,6 +35,8 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "square": square,
     "nonautonomous-square": nonautonomous_square,
     "double-well": double_well,
+    "langevin-gaussian": langevin_gaussian,
+    "langevin-mixture": langevin_mixture,
     "rotation": linear.rotation,
     "nonautonomous-ode": nonautonomous_ode,
 }

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdekit.brownian import Increment, Interval
 from sdekit.dynamics import SDE, Reflected
+from sdekit.fresh import Fresh
 from sdekit.typing import Calculus, Increments, NoiseType
 
 Memory = Any
@@ -45,8 +46,9 @@ class Spec:
     """One line for tables."""
     references: tuple[str, ...]
     """Keys of ``docs/references.bib``."""
-    kind: Literal["step", "plan", "exact"]
-    """Which driver form it takes; ``exact`` has no discretisation error."""
+    kind: Literal["step", "plan", "exact", "chain"]
+    """Which driver form it takes; ``exact`` has no discretisation error. A ``chain`` draws normals beside the Brownian
+    path, and so is random on a flow too: its orders are those of laws, if it has any, and ``weak`` says them."""
     evaluations: int
     """Drift (or network) evaluations per step."""
     ode: float | None = None
@@ -66,6 +68,8 @@ class Spec:
     """Range of η that it integrates on a reverse problem."""
     needs_schedule: bool = False
     """Whether it is written in λ, so that it needs a reverse problem of a process with a schedule."""
+    needs_langevin: bool = False
+    """Whether it samples the target of a :class:`sdekit.Langevin` diffusion, and nothing else."""
     min_steps: int = 1
     """The least number of steps that it can take: p for a p-step method."""
     safe_at: frozenset[End] = frozenset()
@@ -82,6 +86,10 @@ class Prepared:
     advance: Advance
     noise_like_state: bool = False
     """Whether it wants noise of the state's shape, whatever noise drives the SDE."""
+    fresh: Sequence[Sequence[Fresh]] = ()
+    """What each step of a chain draws beside the path; it comes after the increments of the step."""
+    report: Callable[[Memory], Mapping[str, Tensor]] | None = None
+    """Diagnostics with an entry per sample, from what the last step left behind."""
 
 
 class Stepper(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
+from sdekit.langevin import Langevin
 from sdekit.reverse import Reverse
 from sdekit.steppers import sra, sri, weak_runge_kutta
 from sdekit.steppers.ancestral import DDPM, AncestralVE, DDPMBeta, ReverseDiffusion
@@ -17,7 +18,10 @@ from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.euler_maruyama import EulerMaruyama
 from sdekit.steppers.exact import ExactLinear
 from sdekit.steppers.family import Family
+from sdekit.steppers.langevin import ULA, AnnealedLangevin
+from sdekit.steppers.metropolis import MALA
 from sdekit.steppers.milstein import Milstein
+from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.runge_kutta import RK4, Euler, ExplicitRungeKutta, Heun, Tableau
 from sdekit.steppers.sa_solver import SASolver
@@ -36,6 +40,7 @@ _ALL: tuple[type[Stepper], ...] = (
     *(DPM1, DPM2, DPM3, DPMpp2S, DPMpp3S, DPMpp2M, DPMpp3M),
     *(SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M, SEEDS2, SEEDS3, SASolver, SigmaMidpoint),
     *(member for family in _FAMILIES for member in family.members()),
+    *(ULA, MALA, AnnealedLangevin, PredictorCorrector),
 )
 
 STEPPERS: dict[str, type[Stepper]] = {stepper.spec.name: stepper for stepper in _ALL}
@@ -73,6 +78,8 @@ def obstacle(spec: Spec, sde: SDE) -> str | None:
             return f"it integrates {wanted}, and this problem has eta = {sde.eta:g}"
     if spec.needs_schedule and not (reverse and sde.schedule is not None):  # type: ignore[attr-defined]
         return "it is written in the log-SNR, so it needs the reverse of a process with a schedule"
+    if spec.needs_langevin and not isinstance(sde, Langevin):
+        return "it samples the target of a Langevin diffusion, sk.Langevin(law)"
     if sde.noise_type not in spec.noise_types:
         return f"it does not integrate {sde.noise_type} noise"
     if sde.noise_type not in ("none", "additive") and sde.calculus not in spec.calculus:

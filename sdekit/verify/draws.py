@@ -18,6 +18,7 @@ from sdekit.brownian import Interval, RecordedBrownian
 from sdekit.doors import noise_event
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
+from sdekit.fresh import RecordedFresh, fresh_shape
 from sdekit.steppers.base import Stepper
 from sdekit.typing import Shape
 
@@ -30,11 +31,13 @@ class Draws:
         intervals: What is drawn over, each in the direction of the run; no two overlap.
         noise: Event shape of the noise, of m elements.
         levy: Whether Lévy areas are drawn.
+        fresh: Event shapes of the normals that every step of a chain draws beside the path; they come last.
     """
 
     intervals: tuple[Interval, ...]
     noise: torch.Size
     levy: bool
+    fresh: tuple[tuple[torch.Size, ...], ...] = ()
 
     @classmethod
     def of(cls, sde: SDE, stepper: Stepper, times: Sequence[float], event_shape: Shape) -> Draws:
@@ -53,7 +56,8 @@ class Draws:
                 raise SdekitError(
                     f"{stepper.spec.name} draws twice over t = {start:g} … {end:g}: draws of a run must not overlap."
                 )
-        return cls(intervals, noise or torch.Size(), stepper.spec.increments == "space-time")
+        fresh = tuple([tuple([fresh_shape(kind, event_shape) for kind in step]) for step in prepared.fresh])
+        return cls(intervals, noise or torch.Size(), stepper.spec.increments == "space-time", fresh)
 
     @property
     def per_interval(self) -> int:
@@ -63,12 +67,20 @@ class Draws:
     @property
     def normals(self) -> int:
         """Normals of the whole run."""
-        return len(self.intervals) * self.per_interval
+        return len(self.intervals) * self.per_interval + sum(shape.numel() for step in self.fresh for shape in step)
 
-    def path(self, z: Tensor) -> RecordedBrownian | None:
-        """The Brownian path with these normals, shape (rows, n); None where nothing is drawn."""
-        if not self.intervals:
-            return None
+    def path(self, z: Tensor) -> RecordedBrownian | RecordedFresh | None:
+        """The noise with these normals, shape (rows, n); None where nothing is drawn."""
+        own = len(self.intervals) * self.per_interval
+        path = self._path(z[:, :own]) if self.intervals else None
+        if not any(self.fresh):
+            return path
+        columns = iter(torch.split(z[:, own:], [shape.numel() for step in self.fresh for shape in step], dim=1))
+        normals = [[next(columns).reshape(-1, *shape) for shape in step] for step in self.fresh]
+        return RecordedFresh(path, normals)
+
+    def _path(self, z: Tensor) -> RecordedBrownian:
+        """The Brownian path."""
         nodes = sorted({t for i in self.intervals for t in i})
         place = {low: j for j, low in enumerate(nodes)}
         parts = z.reshape(len(z), len(self.intervals), -1, *self.noise)

@@ -13,6 +13,7 @@ from sdekit import doors
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
+from sdekit.fresh import fresh_shape
 from sdekit.steppers.base import Memory, Prepared, Stepper
 from sdekit.typing import Increments
 
@@ -49,7 +50,14 @@ class Steps:
         return len(self.prepared.draws)
 
     def normals(self, k: int) -> int:
-        """J, the standard normals of step k: of W for every draw and noise and, with Lévy areas, of H."""
+        """J, the standard normals of step k: of W for every draw and noise, with Lévy areas of H, and those beside."""
+        return self._of_path(k) + sum(shape.numel() for shape in self._fresh(k))
+
+    def _fresh(self, k: int) -> list[torch.Size]:
+        """Shapes of what step k draws beside the path."""
+        return [fresh_shape(kind, self.event) for kind in self.prepared.fresh[k]] if self.prepared.fresh else []
+
+    def _of_path(self, k: int) -> int:
         if self.noise is None:
             return 0
         return len(self.prepared.draws[k]) * self.noise.numel() * (2 if self.increments == "space-time" else 1)
@@ -59,12 +67,15 @@ class Steps:
         increments = []
         intervals = self.prepared.draws[k]
         if self.noise is not None and intervals:
-            parts = z.reshape(len(x), len(intervals), -1, *self.noise)
+            parts = z[:, : self._of_path(k)].reshape(len(x), len(intervals), -1, *self.noise)
             for i, (s, t) in enumerate(intervals):
                 w, h = parts[:, i, 0] * abs(t - s) ** 0.5, None
                 if self.increments == "space-time":
                     h = parts[:, i, 1] * (abs(t - s) / 12.0) ** 0.5
                 increments.append(Increment(w, h))
+        beside = self._fresh(k)
+        columns = torch.split(z[:, self._of_path(k) :], [shape.numel() for shape in beside], dim=1) if beside else ()
+        increments += [Increment(c.reshape(-1, *shape)) for c, shape in zip(columns, beside, strict=True)]
         y, memory = self.prepared.advance(k, x.reshape(-1, *self.event), tuple(increments), memory)
         return y.flatten(1), memory
 
