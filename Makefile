@@ -45,4 +45,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt --build-constraint constraints.txt --group dev --editable .
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt --group peers
 	touch $@

@@ -37,7 +37,7 @@ OnGrid = Callable[[Sequence[float], Tensor], Tensor]
 
 _REPEATS = 1e-9  # relative distance of a run from its repetition
 _SEED = 20_260_131
-_CASTS = (torch.Tensor.to, torch.Tensor.type)
+_CASTS = frozenset({torch.Tensor.to, torch.Tensor.type, torch.Tensor.float})
 
 
 @final
@@ -109,10 +109,9 @@ def _moments(args: Sequence[Any], options: Mapping[str, Any]) -> tuple[Any, Any]
 
 def _is_cast(func: Any, args: Sequence[Any], options: Mapping[str, Any]) -> bool:
     """Whether this call only takes a float64 tensor to float32."""
-    if not (args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64):
+    if func not in _CASTS or not (args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64):
         return False
-    target = any(v is torch.float32 for v in (*args[1:], options.get("dtype")))
-    return func is torch.Tensor.float or (func in _CASTS and target)
+    return func is torch.Tensor.float or any(v is torch.float32 for v in (*args[1:], options.get("dtype")))
 
 
 def probe_sampler(sample: Sampler, event_shape: Shape, name: str = "the sampler") -> AffineMap:
