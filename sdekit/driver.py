@@ -7,23 +7,22 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from sdekit import doors
+from sdekit import doors, ends
 from sdekit.brownian import BrownianPath, Noise
 from sdekit.dynamics import SDE
+from sdekit.ends import End
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.linear import LinearProcess
 from sdekit.observe import Counter, finite_samples, observe
 from sdekit.reverse import Reverse
-from sdekit.score import convert
 from sdekit.solution import Solution, Statistics, Status, versions
 from sdekit.steppers.base import Memory, Prepared, Stepper
 
-End = Literal["stop", "denoise"]
 Save = Literal["final", "all"] | Tensor | Sequence[float]
 Progress = bool | Callable[[int, int], None] | None
 
@@ -61,8 +60,10 @@ def solve(
         noise: A seed, or a Brownian path. Required when the problem is stochastic.
         paths: With a seed: the global path number of every sample (0 … B − 1 by default).
         save: ``final``, ``all``, or times; times off the grid are added to it and stepped to.
-        end: After the last time of a reverse problem: ``stop``, or ``denoise``, which goes on to
-            $E[x_0 \mid x_t]$ at t = 0 for one more evaluation.
+        end: After the last time of a reverse problem: ``stop``; ``denoise``, which goes on to $E[x_0 \mid x_t]$ for one
+            more evaluation; or ``exact-linear``, the exact way on where the score is affine, for none
+            (:mod:`sdekit.ends`). What they reach is the final state, saved last whatever ``save`` says, at t = 0. It is
+            no step of ``stats``, and a run that is cut off by a limit does not have it.
         steps: Number of steps, when ``grid`` is left out.
         progress: True for a bar, or a callable ``(done, total)``.
         max_steps: Steps after which the run ends with a status.
@@ -77,16 +78,13 @@ def solve(
     """
     doors.check_sde(sde)
     doors.check_state(x)
-    if end not in get_args(End):
-        raise unknown_name("end", end, get_args(End))
     nodes, chosen = doors.grid_and_stepper(sde, grid, steps, stepper, to_data=end == "stop")
-    backwards = float(nodes[0]) > float(nodes[-1])
-    if end == "denoise" and not (isinstance(sde, Reverse) and sde.schedule is not None and backwards):
-        raise SdekitError("end='denoise' needs the reverse of a process with a schedule, on a decreasing grid.")
     saving = _Saving.of(nodes, save)
     counter = Counter()
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")
+    finish = ends.finish(observe(sde, counter, fields=False), nodes, end, x, noise, paths)
     prepared = chosen.prepare(observed, saving.times)
+    noise = noise.steps if isinstance(noise, ends.RecordedEnd) else noise
     source = doors.noise_source(sde, x, chosen, prepared, saving.times[0], noise, paths)
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -95,9 +93,8 @@ def solve(
         kept, done, cause, memory = loop.run(x)
     ts, xs = saving.gather(kept)
     final = kept[done]
-    if end == "denoise" and cause is Status.SUCCESS and isinstance(sde, Reverse):
-        counter.score += 1
-        final = _denoised(sde, saving.times[-1], final)
+    if finish is not None and cause is Status.SUCCESS:
+        final = finish(final)
         before = 0 if isinstance(save, str) and save == "final" else len(ts)
         ts, xs = torch.cat([ts[:before], ts.new_zeros(1)]), torch.cat([xs[:before], final[None]])
     good = finite_samples(final)
@@ -210,11 +207,6 @@ class _Loop:
                 self.report(done, total)
         kept.setdefault(done, x)
         return kept, done, cause, memory
-
-
-def _denoised(sde: Reverse, t: float, x: Tensor) -> Tensor:
-    """E[x₀ | x_t]."""
-    return convert(sde.score.output(t, x), t, x, sde.linear_process, sde.score.prediction, "sample")
 
 
 def _nearest(times: list[float], t: float) -> float:

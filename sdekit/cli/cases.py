@@ -111,9 +111,9 @@ def _process_case(options: argparse.Namespace) -> Case:
     exact_start = process.marginal(data, start)
     initial = process.prior(data.event_shape) if from_prior else exact_start
     beside = _bias("prior mismatch (W2)", initial, exact_start) if from_prior else {}
-    denoised = options.end == "denoise"
-    beside |= {} if denoised else _bias("bias of stopping (W2)", process.marginal(data, end), data)
-    truth, truth_name = _truth(data_name, process, data, 0.0 if denoised else end)
+    finished = options.end != "stop"
+    beside |= {} if finished else _bias("bias of stopping (W2)", process.marginal(data, end), data)
+    truth, truth_name = _truth(data_name, process, data, 0.0 if finished else end)
     title = f"{type(process).__name__} back to {data_name} data, {kind} score"
     sde = sk.reverse_time(process, score, options.eta or 0.0)
     return Case(title, sde, initial, grid, truth, truth_name, beside, learned=kind != EXACT)

@@ -177,7 +177,7 @@ def _dtypes() -> Iterable[str]:
 def _ends() -> Iterable[str]:
     from typing import get_args
 
-    from sdekit.driver import End
+    from sdekit.ends import End
 
     return tuple(get_args(End))
 

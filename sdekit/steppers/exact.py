@@ -14,6 +14,7 @@ References: [pierret2025].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import final
@@ -112,18 +113,41 @@ def _kernel_of(sde: SDE) -> Kernel:
     return lambda s, t: _regression_kernel(linear, gaussian, s, t)
 
 
+def to_data(sde: Reverse, s: float) -> GaussianKernel:
+    """The exact kernel from time s to the data, where σ = 0 even if the process has noise at its time 0.
+
+    Args:
+        sde: A reverse problem of a linear process with the exact score of a Gaussian.
+        s: Where it starts.
+    """
+    if sde.schedule is None:
+        return _kernel_of(sde)(s, 0.0)
+    law = sde.score.law
+    assert isinstance(law, Gaussian)
+    return _diagonal_kernel(sde.linear_process, law, sde.eta, s, (0.0, 0.0, 0.0))
+
+
 def _scheduled_kernel(process: LinearProcess, law: Gaussian, eta: float, s: float, t: float) -> GaussianKernel:
     """ψ and its conditional variance, in the eigenbasis of the data."""
     schedule = process.schedule
     assert schedule is not None
+    return _diagonal_kernel(process, law, eta, s, (schedule.log_alpha(t), schedule.sigma(t), process.shift(t)))
+
+
+def _diagonal_kernel(
+    process: LinearProcess, law: Gaussian, eta: float, s: float, end: tuple[float, float, float | Tensor]
+) -> GaussianKernel:
+    """To where the process has these log α, σ and shift."""
+    schedule, (log_alpha, sigma, shift) = process.schedule, end
+    assert schedule is not None
     basis, values = law.eigen
-    (a_s, v_s), (a_t, v_t) = (
-        (schedule.alpha(u), schedule.alpha(u) ** 2 * values + schedule.sigma(u) ** 2) for u in (s, t)
-    )
+    a_s, a_t = schedule.alpha(s), math.exp(log_alpha)
+    v_s, v_t = a_s**2 * values + schedule.sigma(s) ** 2, a_t**2 * values + sigma**2
     log_growth = 0.5 * torch.log(v_t / v_s)
-    log_gain = log_growth + (schedule.log_alpha(s) - schedule.log_alpha(t))
-    psi = torch.exp(log_growth + eta**2 * log_gain)
-    spread = -v_t * torch.expm1(2.0 * eta**2 * log_gain)  # v_t − ψ² v_s without cancellation
+    # At the data a direction without spread has v_t = 0: its gain is −∞, and no noise takes no part of it.
+    log_gain = eta**2 * (log_growth + (schedule.log_alpha(s) - log_alpha)) if eta else torch.zeros_like(log_growth)
+    psi = torch.exp(log_growth + log_gain)
+    spread = -v_t * torch.expm1(2.0 * log_gain)  # v_t − ψ² v_s without cancellation
     if basis is None:
         matrix, covariance = (w.reshape(law.event_shape) for w in (psi, spread))
         moved = psi.reshape(law.event_shape) * (a_s * law.mean + process.shift(s))
@@ -131,7 +155,7 @@ def _scheduled_kernel(process: LinearProcess, law: Gaussian, eta: float, s: floa
         matrix, covariance = ((basis * w) @ basis.T for w in (psi, spread))
         start = (a_s * law.mean + process.shift(s)).reshape(-1)
         moved = (matrix @ start).reshape(law.event_shape)
-    return GaussianKernel(matrix, a_t * law.mean + process.shift(t) - moved, covariance)
+    return GaussianKernel(matrix, a_t * law.mean + shift - moved, covariance)
 
 
 def _regression_kernel(process: LinearProcess, law: Gaussian, s: float, t: float) -> GaussianKernel:

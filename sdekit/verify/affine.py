@@ -22,10 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdekit import random
+from sdekit import ends, random
 from sdekit.doors import grid_of
-from sdekit.driver import End, solve
+from sdekit.driver import solve
 from sdekit.dynamics import SDE
+from sdekit.ends import End, RecordedEnd
 from sdekit.errors import SdekitError
 from sdekit.laws import Gaussian
 from sdekit.solution import Solution
@@ -116,7 +117,7 @@ def affine_map(
     """Probe :func:`sdekit.solve` for its affine map.
 
     The normals stand in the order of the run. For every interval that is drawn they are those of W, one for each noise,
-    and then, if the stepper asks for Lévy areas, those of H as the run sees it.
+    and then, if the stepper asks for Lévy areas, those of H as the run sees it. Those of the end come last.
 
     Args:
         sde: An affine problem with additive noise, or none.
@@ -134,11 +135,14 @@ def affine_map(
     times = run_times(sde, grid, chosen)
     registry.check(chosen, sde)
     draws = Draws.of(sde, chosen, times, event_shape)
+    own = torch.Size(event_shape).numel() if ends.draws(sde, end) else 0
 
     def run(x: Tensor, z: Tensor) -> Tensor:
-        return solve(sde, x, times, chosen, noise=draws.path(z), end=end).final
+        path = draws.path(z[:, : draws.normals])
+        noise = RecordedEnd(path, z[:, draws.normals :].reshape(x.shape)) if own else path
+        return solve(sde, x, times, chosen, noise=noise, end=end).final
 
-    return probe(run, event_shape, draws.normals, dtype, chosen.spec.name)
+    return probe(run, event_shape, draws.normals + own, dtype, chosen.spec.name)
 
 
 def run_times(sde: SDE, grid: Tensor | Sequence[float] | Solution, stepper: Stepper) -> list[float]:

@@ -1,30 +1,38 @@
 r"""Where the error of a sampler comes from, each part exact and apart, on Gaussian data.
 
-A sampler starts from a prior instead of $p_T$, steps instead of following the equation, stops at ε instead of 0, and
-may do something about that last bit. With $S$ what the solver does, $E$ what the equation does, both from T to ε,
+A sampler starts from a prior π instead of $p_T$, steps instead of following the equation, stops at ε instead of 0, and
+may do something about that last bit. With $S$ what the solver does, $E$ what the equation does, both from T to ε, and
+$P$ what the end-point policy does from there (:mod:`sdekit.ends`), one goes from the data to the samples by
 
-| part | distance |
+$$ p_0 \;\to\; P p_\varepsilon = P E p_T \;\to\; P E \pi \;\to\; P S \pi , $$
+
+and every arrow is a part of the error:
+
+| part | distance in $W_2$ |
 |---|---|
-| initial law | from $E\pi$ to $E p_T = p_\varepsilon$ |
-| discretisation | from $S p_T$ to $E p_T$ |
-| truncation | from $p_\varepsilon$ to $p_0$ |
-| end point | from $p_0$ to the law after the end-point policy is applied to $p_\varepsilon$ itself |
-| total | from the law of the samples to $p_0$ |
+| end point | from $p_0$ to $P p_\varepsilon$ |
+| initial law | from $P E p_T$ to $P E \pi$ |
+| discretisation | from $P E \pi$ to $P S \pi$ |
+| total | from $p_0$ to $P S \pi$: no more than their sum |
 
-all in $W_2$. Only the discretisation has an order; the others are where the total levels off.
+Where the covariances commute, as with a schedule and a prior that is isotropic, the parts add up as vectors: $W_2$ is
+then the length of the difference in means and standard deviations along the eigenvectors. Only the discretisation has
+an order; the others are where the total levels off. Beside them stands the end point under every policy that the
+problem has. It is zero for ``exact-linear``, and for ``stop`` it is what is called the truncation.
 
 References: [pierret2025].
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import get_args
 
 from torch import Tensor
 
-from sdekit.driver import End
+from sdekit.ends import End
 from sdekit.errors import SdekitError
 from sdekit.laws import Gaussian
 from sdekit.metrics import wasserstein2
@@ -40,18 +48,22 @@ class ErrorBudget:
 
     Attributes:
         initial: Of starting from the given law instead of the data's at the first time.
-        discretisation: Of the solver, from the right start to the last time.
-        truncation: Of stopping at the last time.
-        end_point: What is left of the truncation, or added to it, by the end-point policy on the exact law; equal to
-            the truncation for ``stop``.
+        discretisation: Of the solver, from that start.
+        end_point: Of the end-point policy on the exact law of the last time.
         total: Of the samples against the data.
+        end_points: ``end_point`` under every policy, by name.
     """
 
     initial: float
     discretisation: float
-    truncation: float
     end_point: float
     total: float
+    end_points: Mapping[End, float] = field(default_factory=dict)
+
+    @property
+    def truncation(self) -> float:
+        """The end point of ``stop``: from the law of the last time to the data."""
+        return self.end_points["stop"]
 
 
 def error_budget(
@@ -78,17 +90,16 @@ def error_budget(
         raise SdekitError("An error budget needs a reverse problem with exact_score(Gaussian(...), process).")
     process, times = sde.linear_process, [float(t) for t in grid]
     start = process.prior(data.event_shape) if initial is None else initial
-    noisy, clean = (process.marginal(data, t) for t in (times[0], times[-1]))
+    noisy = process.marginal(data, times[0])
     assert isinstance(noisy, Gaussian)
-    law = partial(numerical_law, sde, grid=times)
-    exact = partial(law, "exact-linear")
-    truncation = wasserstein2(clean, data)
-    # The policy acts after the last step: the exact steps leave p_ε, and what follows is the policy alone.
-    ended = truncation if end == "stop" else wasserstein2(exact(initial=noisy, end=end), data)
+    exact = partial(numerical_law, sde, "exact-linear", [times[0], times[-1]])
+    known = [policy for policy in get_args(End) if policy != "denoise" or sde.schedule is not None]
+    ended = {policy: exact(noisy, end=policy) for policy in known}
+    begun, stepped = exact(start, end=end), numerical_law(sde, chosen, times, start, end=end)
     return ErrorBudget(
-        initial=wasserstein2(exact(initial=start), clean),
-        discretisation=wasserstein2(law(chosen, initial=noisy), clean),
-        truncation=truncation,
-        end_point=ended,
-        total=wasserstein2(law(chosen, initial=start, end=end), data),
+        initial=wasserstein2(ended[end], begun),
+        discretisation=wasserstein2(begun, stepped),
+        end_point=wasserstein2(ended[end], data),
+        total=wasserstein2(stepped, data),
+        end_points={policy: wasserstein2(law, data) for policy, law in ended.items()},
     )
