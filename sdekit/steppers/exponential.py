@@ -26,6 +26,7 @@ References: [lu2022dpm], [lu2022dpmpp], [zhang2023deis], [xue2023sasolver], [hoc
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -80,16 +81,20 @@ def psi(a: Tensor, count: int) -> list[Tensor]:
     """
     near = a.abs() < _SERIES_BELOW
     small, large = torch.where(near, a, 0.0), torch.where(near, 1.0, a)
-    found: list[Tensor] = []
+    series = ((-small)[..., None] ** torch.arange(_TERMS)) @ _series(count)
     recursive = -torch.expm1(-large) / large
-    for k in range(count):
-        if k:
-            recursive = (1.0 - k * recursive) / large
-        total = torch.zeros_like(a)
-        for j in reversed(range(_TERMS)):  # Horner: the ratio of term j + 1 to term j is −a/(k + 2 + j)
-            total = 1.0 + total * (-small / (k + 2 + j))
-        found.append(torch.where(near, total / (k + 1), recursive))
+    found = [torch.where(near, series[..., 0], recursive)]
+    for k in range(1, count):
+        recursive = (1.0 - k * recursive) / large
+        found.append(torch.where(near, series[..., k], recursive))
     return found
+
+
+@cache
+def _series(count: int) -> Tensor:
+    """The coefficients k!/(k + 1 + j)!, by j and k."""
+    rows = [[math.factorial(k) / math.factorial(k + 1 + j) for k in range(count)] for j in range(_TERMS)]
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 @cache

@@ -18,6 +18,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from sdekit.reverse import Reverse
 from sdekit.schedules import Schedule
 from sdekit.score import schedule_of
 from sdekit.steppers.base import Prepared, Stepper
-from sdekit.steppers.loop import Loop
+from sdekit.steppers.loop import HostPlan, Loop
 from sdekit.typing import Prediction
 
 Weights = Mapping[int, Tensor]
@@ -80,10 +81,18 @@ class PlannedStepper(Stepper):
                 f"{self.spec.name} looks back over {least} steps and cannot take {steps}: give {least} steps or more, "
                 "or take a method of lower order."
             )
-        grid = torch.tensor(list(times), dtype=torch.float64)
-        plan = self.plan(schedule, sde.eta, grid)
+        plan = _planned(self, schedule, sde.eta, tuple(times), sde.score.prediction)
         own_noise = sde.eta == 0.0 and any(plan.draws)
-        return Prepared(plan.draws, Loop(sde.score, process, schedule, plan, times), noise_like_state=own_noise)
+        return Prepared(plan.draws, Loop(sde.score, process, plan, times), noise_like_state=own_noise)
+
+
+@lru_cache(maxsize=32)
+def _planned(
+    stepper: PlannedStepper, schedule: Schedule, eta: float, times: tuple[float, ...], native: Prediction
+) -> HostPlan:
+    """The plan of a run; sampling again on the same grid finds it made."""
+    plan = stepper.plan(schedule, eta, torch.tensor(times, dtype=torch.float64))
+    return HostPlan.of(plan, schedule, native)
 
 
 def h_of(schedule: Schedule, times: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.langevin import Langevin
@@ -65,7 +67,13 @@ def get(stepper: str | Stepper) -> Stepper:
         return stepper
     if stepper not in STEPPERS:
         raise unknown_name("stepper", stepper, STEPPERS)
-    return STEPPERS[stepper]()
+    return _made(STEPPERS[stepper])
+
+
+@cache
+def _made(cls: type[Stepper]) -> Stepper:
+    """One instance for all: steppers keep no state, and an instance knows the plans that it made."""
+    return cls()
 
 
 def obstacle(spec: Spec, sde: SDE) -> str | None:
