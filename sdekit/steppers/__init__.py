@@ -3,6 +3,7 @@
 from sdekit.steppers.ancestral import DDPM, AncestralVE, DDPMBeta, ReverseDiffusion
 from sdekit.steppers.assembly import Multistep
 from sdekit.steppers.base import Prepared, Spec, Step, StepMethod, Stepper
+from sdekit.steppers.correctors import Corrector, LangevinCorrector, MetropolisCorrector, SNRCorrector
 from sdekit.steppers.ddim import DDIM
 from sdekit.steppers.deis import DEIS, ETDAB
 from sdekit.steppers.dpm import DPM1, DPM2, DPM3
@@ -11,8 +12,11 @@ from sdekit.steppers.edm import Churn, EDMEuler, EDMHeun
 from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.euler_maruyama import EulerMaruyama
 from sdekit.steppers.exact import ExactLinear
+from sdekit.steppers.langevin import ULA, AnnealedLangevin
+from sdekit.steppers.metropolis import MALA
 from sdekit.steppers.milstein import Milstein
 from sdekit.steppers.plan import Plan, PlannedStepper, Row
+from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.registry import STEPPERS, TABLEAUS
 from sdekit.steppers.runge_kutta import RK4, Euler, Heun
@@ -33,6 +37,7 @@ __all__ = [
     "DPM3",
     "ERSDE",
     "ETDAB",
+    "MALA",
     "RK4",
     "SEEDS2",
     "SEEDS3",
@@ -40,10 +45,13 @@ __all__ = [
     "SRI1W1",
     "STEPPERS",
     "TABLEAUS",
+    "ULA",
     "VAB",
     "VABM",
     "AncestralVE",
+    "AnnealedLangevin",
     "Churn",
+    "Corrector",
     "DDPMBeta",
     "DPMpp2M",
     "DPMpp2S",
@@ -55,10 +63,13 @@ __all__ = [
     "EulerMaruyama",
     "ExactLinear",
     "Heun",
+    "LangevinCorrector",
+    "MetropolisCorrector",
     "Milstein",
     "Multistep",
     "Plan",
     "PlannedStepper",
+    "PredictorCorrector",
     "Prepared",
     "ReverseDiffusion",
     "Row",
@@ -66,6 +77,7 @@ __all__ = [
     "SDEDPMpp1",
     "SDEDPMpp2M",
     "SDEDPMpp3M",
+    "SNRCorrector",
     "SigmaMidpoint",
     "Spec",
     "Step",

@@ -6,8 +6,8 @@ The bias depends on how ε is chosen:
 
 - :class:`LangevinCorrector`, $\epsilon = c\,\sigma_t^2 (1 - e^{-2h})$ with $h = |\lambda_t - \lambda_s|$: the share c
   of the variance that the step takes away. Its bias falls like the steps, at order one: in the limit n such
-  corrections add noise, and solve the problem with $\eta^2 + 2 n c$ for $\eta^2$. Or $\epsilon = c\,\sigma_t^2$ on every
-  level, which leaves a bias that no number of levels removes.
+  corrections add noise, and solve the problem with $\eta^2 + 2 n c$ for $\eta^2$. Or $\epsilon = c\,\sigma_t^2$ on
+  every level: in the limit the law has the bias of ULA with the last γ.
 - :class:`SNRCorrector`, $\epsilon = 2 a\,(r \lVert z\rVert / \lVert s\rVert)^2$, sample by sample. The published code
   takes norms over the batch, so that samples depend on one another. In high dimensions the ratio of norms is about
   $\sigma_t$ where the data are narrow, and this is $c = 2 a r^2$ on every level. In few it is now and then enormous,

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -55,6 +55,12 @@ class Metropolis:
         """A state with its score and log density."""
         return Place(x, self.score(x), self.log_prob(x))
 
+    def log_ratio(self, here: Place, there: Place, z: Tensor) -> Tensor:
+        """The logarithm of p(y) q(x | y) / p(x) q(y | x), (B,)."""
+        both = here.score + there.score
+        proposals = (both * (math.sqrt(0.5 * self.gamma) * z + (0.25 * self.gamma) * both)).flatten(1).sum(1)
+        return there.log_prob - here.log_prob - proposals
+
     def __call__(self, here: Place, z: Tensor, coin: Tensor) -> tuple[Place, Tensor]:
         """One step, and whether it was accepted, (B,).
 
@@ -64,10 +70,7 @@ class Metropolis:
             coin: Standard normals, one for every sample: Φ of it is uniform.
         """
         there = self.place(here.x.add(here.score, alpha=self.gamma).add_(z, alpha=math.sqrt(2.0 * self.gamma)))
-        both = here.score + there.score
-        proposals = (both * (math.sqrt(0.5 * self.gamma) * z + (0.25 * self.gamma) * both)).flatten(1).sum(1)
-        log_ratio = there.log_prob - here.log_prob - proposals
-        accepted = torch.special.log_ndtr(coin.flatten()) < log_ratio  # NaN is refused
+        accepted = torch.special.log_ndtr(coin.flatten()) < self.log_ratio(here, there, z)  # NaN is refused
         wide = accepted.reshape(-1, *(1,) * (z.ndim - 1))
         x, score = torch.where(wide, there.x, here.x), torch.where(wide, there.score, here.score)
         return Place(x, score, torch.where(accepted, there.log_prob, here.log_prob)), accepted
@@ -92,6 +95,7 @@ class MALA(Stepper):
         noise_types=frozenset({"additive"}),
         needs_langevin=True,
     )
+    rule: ClassVar[type[Metropolis]] = Metropolis
 
     def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
         if not isinstance(sde, Langevin):
@@ -106,7 +110,7 @@ class MALA(Stepper):
 
         def advance(k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
             start, gamma = steps[k][0], steps[k][1] - steps[k][0]
-            step = Metropolis(lambda y: sde.score(start, y), density, gamma)
+            step = self.rule(lambda y: sde.score(start, y), density, gamma)
             here, count = memory or (step.place(x), Acceptance.none(x))
             moved, coin = increments
             here, accepted = step(here, moved.w * gamma**-0.5, coin.w)

@@ -8,12 +8,19 @@ To add one: put the slip beside what is right, name the trap in :data:`TRAPS`, a
 
 from __future__ import annotations
 
-from mutants import flows, generator, paths, samplers, surroundings
+from mutants import flows, generator, langevin, paths, samplers, surroundings
 from mutants.base import Check, Mutant
 
 __all__ = ["TRAPS", "ZOO", "Check", "Mutant"]
 
-ZOO: list[Mutant] = [*flows.MUTANTS, *generator.MUTANTS, *samplers.MUTANTS, *paths.MUTANTS, *surroundings.MUTANTS]
+ZOO: list[Mutant] = [
+    *flows.MUTANTS,
+    *generator.MUTANTS,
+    *samplers.MUTANTS,
+    *paths.MUTANTS,
+    *langevin.MUTANTS,
+    *surroundings.MUTANTS,
+]
 
 TRAPS = """
 inverted step ratio; step ratio taken to be one; history ignored; stale history; last step dropped;
@@ -27,6 +34,7 @@ Jacobian transposed; Milstein element by element; Milstein without -h; Milstein 
 mixed integrals forgotten; order 1 without areas; area of the wrong sign; area forgotten;
 sign of beta2 in SRA1; sign of beta2 in SRA2; sign of beta2 in SRA3; sign of a beta in SRI;
 H scaled by the root of 3; Z independent of W; H not reflected; I_(1,0) for H; three-point variables off;
-Ito taken for Stratonovich; divergence dropped
+Ito taken for Stratonovich; divergence dropped;
+sqrt(eps) for sqrt(2 eps); conventions of gamma mixed; proposal density forgotten
 """
 """Every slip that libraries and prototypes are known for, and that a check here can see."""
