@@ -14,6 +14,9 @@ _MARKS = {
     "undecided": ("?", "unsure", "undecided"),
     "short": ("✗", "bad", "falls short"),
 }
+SAMPLERS = ("diffusers", "k-diffusion", "azula")
+"""Libraries of diffusion samplers."""
+
 _MEASURES = {"flow": "flow", "w2": "W₂", "strong": "strong"}
 
 
@@ -31,12 +34,12 @@ def section(study: Study) -> Section | None:
     figures = {"peers-orders": _orders_figure(orders)} if orders else {}
     body = template(
         "peers.html",
-        **{name: escape(versions.get(name) or "(not installed)") for name in PEERS},
+        **{name.replace("-", "_"): escape(versions.get(name) or "(not installed)") for name in PEERS},
         summary=_summary(orders),
         missing=_missing(missing),
         overview=figure("peers-orders", "Claimed and measured order of every method", kind="wide") if orders else "",
         orders=_orders_table(orders) if orders else "",
-        errors=_errors_table([r for r in orders if r["library"] == "diffusers"]),
+        errors=_errors_table([r for r in orders if r["library"] in SAMPLERS]),
         replays=_replays_table(replays),
     )
     return Section("peers", "Peers under the same microscope", body, _cards(orders), figures)
@@ -45,8 +48,16 @@ def section(study: Study) -> Section | None:
 def _missing(names: list[str]) -> str:
     if not names:
         return ""
-    skipped, install = ", ".join(names), f"<code>pip install {' '.join(names)}</code>"
+    skipped, install = ", ".join(names), f"<code>{_install(names)}</code>"
     return f'<p class="note">Skipped, because not installed: {skipped}. After {install} a new study measures them.</p>'
+
+
+def _install(names: list[str]) -> str:
+    """k-diffusion asks for a dozen packages that its samplers do not need."""
+    alone = [name for name in names if name == "k-diffusion"]
+    others = [name for name in names if name not in alone]
+    commands = [f"pip install {' '.join(others)}"] * bool(others) + ["pip install --no-deps k-diffusion"] * bool(alone)
+    return " &amp;&amp; ".join(commands)
 
 
 def _summary(orders: list[Record]) -> str:
@@ -64,7 +75,8 @@ def _cards(orders: list[Record]) -> tuple[Card, ...]:
     if not orders:
         return ()
     short = sum(r["values"]["verdict"] == "short" for r in orders)
-    text = "orders claimed by torchsde, torchdiffeq and diffusers are not reached where errors are exact."
+    libraries = dict.fromkeys(r["library"] for r in orders)
+    text = f"orders claimed by {', '.join(libraries)} are not reached where errors are exact."
     return (Card(f"{short} of {len(orders)}", text),)
 
 
@@ -134,7 +146,11 @@ def _errors_table(records: list[Record]) -> str:
         cells = [number(e) for e in values["errors"]]
         known = values["deviation"] is not None
         rows.append(
-            [f"<code>{escape(record['method'])}</code>", *cells, f"{values['deviation']:.1%}" if known else "–"]
+            [
+                f"{escape(record['library'])} <code>{escape(record['method'])}</code>",
+                *cells,
+                f"{values['deviation']:.1%}" if known else "–",
+            ]
         )
         if known:
             figures = [f"<small>{number(f)}</small>" for f in values["prototype"]]
@@ -142,8 +158,8 @@ def _errors_table(records: list[Record]) -> str:
     compared = [r["values"]["deviation"] for r in records if r["values"]["deviation"] is not None]
     close = sum(d <= 0.05 for d in compared)
     caption = (
-        "Exact errors of diffusers by steps (Heun: two calls a step). In small figures what an independent prototype "
-        "measured, to two digits; last column: the largest deviation from it. "
+        "Exact errors of diffusion samplers by steps (two calls a step in Heun, dpm_2, 2s and dpmpp_sde). In small "
+        "figures what an independent prototype measured, to two digits; last column: the largest deviation from it. "
         f"{close} of {len(compared)} rows agree within 5 %."
     )
     return table(["method", *map(str, steps), "deviation"], rows, caption)

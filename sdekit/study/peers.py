@@ -1,15 +1,16 @@
 r"""Part 5: the peers under the same microscope.
 
-Methods of torchsde, torchdiffeq and diffusers run as steppers (:mod:`sdekit.interop`) on problems with exact answers.
-What steps is the library's own code, in float64, on our grid; errors are exact, so an order that is not reached is the
-method's and not the measurement's.
+Methods of torchsde, torchdiffeq and diffusers run as steppers, those of k-diffusion and azula as whole runs
+(:mod:`sdekit.interop`), on problems with exact answers. What runs is the library's own code, in float64, on our grid;
+errors are exact, so an order that is not reached is the method's and not the measurement's.
 
 - torchsde: $dx = Ax\,dt + dW$ with a matrix A that is not normal, on [0, 2]; $W_2$ and the strong error.
 - torchdiffeq: the flow of VP back to a mixture, on log-SNR steps; adaptive methods by the steps that they took.
-- diffusers: VE from σ = 20 to 0.05 on log-uniform levels; flows to $0.3\,N(-0.8, 0.3^2) + 0.7\,N(0.6, 0.2^2)$ by 48
-  quantiles of the exact flow, stochastic samplers to $N(0.7, 0.5^2)$ by the law that they produce.
+- diffusers, k-diffusion, azula: VE from σ = 20 to 0.05 on log-uniform levels; flows to
+  $0.3\,N(-0.8, 0.3^2) + 0.7\,N(0.6, 0.2^2)$ by 48 quantiles of the exact flow, stochastic samplers to $N(0.7, 0.5^2)$
+  by the law that they produce.
 
-For some methods of diffusers an independent prototype measured the same errors before; they stand beside ours.
+For some methods of the three an independent prototype measured the same errors before; they stand beside ours.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from threading import Lock
-from typing import Any, Literal, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from torch import Tensor
 from sdekit import grids, problems
 from sdekit.driver import solve
 from sdekit.dynamics import SDE
+from sdekit.interop.whole_runs import Method
 from sdekit.laws import Gaussian, GaussianMixture, Law
 from sdekit.linear import LinearProcess
 from sdekit.metrics import wasserstein2
@@ -36,21 +37,24 @@ from sdekit.processes import VE, VP
 from sdekit.reverse import reverse_time
 from sdekit.score import exact_score
 from sdekit.steppers.base import Stepper
+from sdekit.study.peer_methods import Peer, peers
 from sdekit.study.settings import Settings, peer_versions
 from sdekit.study.tasks import Records, Result, Task, grid_facts
-from sdekit.verify import OrderEstimate, fit_order, mid_quantiles, numerical_law, quantile_flow, strong_error
-
-Measure = Literal["flow", "w2", "strong"]
+from sdekit.verify import (
+    OrderEstimate,
+    fit_order,
+    mid_quantiles,
+    numerical_law,
+    probe_sampler,
+    quantile_flow,
+    strong_error,
+)
 
 TOLERANCE = 0.1
 """How far a measured order may be from the claimed one, beside twice its uncertainty."""
 
 QUANTILES = 48
 _FLOOR = {"flow": 1e-12, "w2": 1e-14, "strong": 1e-14}
-_SMALL = (8, 16, 32, 64)
-_TWOS = (16, 32, 64, 128, 256)
-_TENS = (10, 20, 40, 80, 160, 320)
-_LOADING = Lock()  # diffusers finds its classes when asked for them, one thread at a time
 _UNSURE = 0.25  # an order that is known no better than this accuses nobody
 
 QUICK = (
@@ -65,6 +69,10 @@ QUICK = (
     "diffusers/ddpm/w2",
     "diffusers/sde-dpm++2m/w2",
     "diffusers/sde-dpm++3m/w2",
+    "k-diffusion/dpmpp_2m/flow",
+    "k-diffusion/dpmpp_2m_sde/w2",
+    "azula/vab-3/flow",
+    "azula/reab-2/flow",
 )
 """What a quick study measures."""
 
@@ -73,151 +81,12 @@ ADAPTIVE, TOLERANCES = ("dopri5", "dopri8", "bosh3", "fehlberg2"), (1e-3, 1e-5, 
 """Adaptive methods of torchdiffeq, and the tolerances at which their steps are recorded."""
 
 
-@final
-@dataclass(frozen=True)
-class Peer:
-    """A method of another library on a problem.
-
-    Attributes:
-        library: Its distribution.
-        method: For people.
-        problem: Key of the problem.
-        measure: Which error.
-        claim: The order that the library or the method's paper states for it.
-        make: The stepper; imports the library.
-        steps: Step counts.
-        prototype: Errors at these that an independent prototype measured; none for most.
-    """
-
-    library: str
-    method: str
-    problem: str
-    measure: Measure
-    claim: float
-    make: Callable[[], Stepper]
-    steps: tuple[int, ...]
-    prototype: tuple[float, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The name of its record."""
-        words = self.method.lower().replace(" ", "-").replace("η=", "eta=").replace("τ=", "tau=").replace(",", "")
-        return f"{self.library}/{words}/{self.measure}"
-
-
-# --- what runs ------------------------------------------------------------------------------------
-
-
-def _torchsde(method: str) -> Stepper:
-    from sdekit.interop import torchsde
-
-    return torchsde.stepper(method)
-
-
-def _torchdiffeq(method: str, **options: Any) -> Stepper:
-    from sdekit.interop import torchdiffeq
-
-    return torchdiffeq.stepper(method, **options)
-
-
-def _scheduler(name: str, **options: Any) -> Stepper:
-    with _LOADING:
-        import diffusers
-
-        scheduler = getattr(diffusers, f"{name}Scheduler")
-
-    from sdekit.interop import schedulers
-
-    return schedulers.stepper(scheduler(prediction_type="epsilon", **options))
-
-
-def _dpm(order: int, **options: Any) -> Callable[[], Stepper]:
-    open_end = {"lower_order_final": False, "final_sigmas_type": "sigma_min"}
-    return partial(_scheduler, "DPMSolverMultistep", solver_order=order, **open_end, **options)
-
-
-def _unipc(order: int) -> Callable[[], Stepper]:
-    open_end = {"lower_order_final": False, "final_sigmas_type": "sigma_min"}
-    return partial(_scheduler, "UniPCMultistep", solver_order=order, **open_end)
-
-
-def _of_torchsde() -> Iterator[Peer]:
-    # What torchsde declares for additive noise, weak and strong.
-    claims = {
-        "euler": (1.0, 1.0),
-        "milstein": (1.0, 1.0),
-        "srk": (1.5, 1.5),
-        "heun": (1.0, 1.0),
-        "midpoint": (1.0, 1.0),
-        "euler_heun": (1.0, 1.0),
-        "reversible_heun": (1.0, 1.0),
-        "log_ode": (1.0, 1.0),
-    }
-    for method, (weak, strong) in claims.items():
-        make = partial(_torchsde, method)
-        yield Peer("torchsde", method, "ou", "w2", weak, make, _SMALL)
-        yield Peer("torchsde", method, "ou", "strong", strong, make, _SMALL)
-
-
-def _of_torchdiffeq() -> Iterator[Peer]:
-    for method, claim in (("euler", 1.0), ("midpoint", 2.0), ("heun2", 2.0), ("heun3", 3.0), ("rk4", 4.0)):
-        yield Peer("torchdiffeq", method, "vp-mixture", "flow", claim, partial(_torchdiffeq, method), _TWOS)
-    adams = partial(_torchdiffeq, "explicit_adams", max_order=5)  # its fourth order; the default goes to the eleventh
-    yield Peer("torchdiffeq", "explicit_adams", "vp-mixture", "flow", 4.0, adams, _TWOS)
-    yield Peer("torchdiffeq", "explicit_adams, equal steps", "vp-mixture-equal", "flow", 4.0, adams, _TWOS)
-
-
-def _of_diffusers() -> Iterator[Peer]:
-    ddim, deis = partial(_scheduler, "DDIM", clip_sample=False), partial(_scheduler, "DEISMultistep", solver_order=3)
-    heun = partial(_scheduler, "HeunDiscrete")
-    first = (8.1e-2, 4.1e-2, 2.0e-2, 1.0e-2, 5.1e-3, 2.5e-3)
-    flows: tuple[tuple[str, float, Callable[[], Stepper], tuple[float, ...]], ...] = (
-        ("DDIM", 1.0, ddim, first),
-        ("Euler", 1.0, partial(_scheduler, "EulerDiscrete"), first),
-        ("Heun", 2.0, heun, (2.8e-2, 6.2e-3, 1.5e-3, 3.5e-4, 8.8e-5, 2.2e-5)),
-        ("DPM++2M", 2.0, _dpm(2), (1.6e-2, 4.4e-3, 1.2e-3, 3.0e-4, 7.6e-5, 1.9e-5)),
-        ("DPM++3M", 3.0, _dpm(3), (8.0e-3, 1.7e-3, 3.1e-4, 7.0e-5, 1.7e-5, 4.2e-6)),
-        ("DEIS-3", 3.0, partial(deis, lower_order_final=False), (9.7e-3, 2.2e-3, 3.5e-4, 4.7e-5, 6.1e-6, 7.7e-7)),
-        ("UniPC-2", 3.0, _unipc(2), (9.6e-3, 1.9e-3, 2.6e-4, 3.1e-5, 3.8e-6, 4.6e-7)),
-        ("UniPC-3", 4.0, _unipc(3), (1.6e-2, 4.1e-4, 2.7e-5, 3.4e-6, 2.7e-7, 1.9e-8)),
-        ("UniPC-4", 5.0, _unipc(4), (2.8e-2, 1.2e-3, 3.2e-5, 1.3e-6, 4.2e-8, 1.2e-9)),
-    )
-    ancestral = (1.2e-1, 6.6e-2, 3.5e-2, 1.8e-2, 9.2e-3, 4.6e-3)
-    sa = partial(_scheduler, "SASolver", predictor_order=3, corrector_order=4, tau_func=_one, lower_order_final=False)
-    sdes: tuple[tuple[str, float, Callable[[], Stepper], tuple[float, ...]], ...] = (
-        ("DDPM", 1.0, partial(_scheduler, "DDPM", clip_sample=False), ancestral),
-        ("DDIM η=1", 1.0, ddim, ancestral),
-        ("Euler ancestral", 1.0, partial(_scheduler, "EulerAncestralDiscrete"), ancestral),
-        (
-            "sde-DPM++2M",
-            2.0,
-            _dpm(2, algorithm_type="sde-dpmsolver++"),
-            (1.2e-2, 6.0e-3, 1.7e-3, 4.3e-4, 1.1e-4, 2.7e-5),
-        ),
-        ("sde-DPM++3M", 3.0, _dpm(3, algorithm_type="sde-dpmsolver++"), ()),
-        ("SASolver P3C4 τ=1", 4.0, sa, (4.4e-2, 3.0e-3, 6.4e-4, 1.6e-4, 3.9e-5, 9.7e-6)),
-    )
-    for method, claim, make, figures in flows:
-        yield Peer("diffusers", method, "ve-mixture", "flow", claim, make, _TENS, figures)
-    for method, claim, make, figures in sdes:
-        yield Peer("diffusers", method, "ve-normal", "w2", claim, make, _TENS, figures)
-
-
-def _one(timestep: Any) -> float:
-    return 1.0
-
-
-def peers() -> list[Peer]:
-    """Every method, whether its library is there or not."""
-    return [*_of_torchsde(), *_of_torchdiffeq(), *_of_diffusers()]
-
-
 # --- what it runs on ------------------------------------------------------------------------------
 
 
 @final
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """A problem with its exact answer."""
 
     sde: SDE
@@ -228,7 +97,8 @@ class _Case:
 
 
 @cache
-def _case(name: str) -> _Case:
+def case_of(name: str) -> Case:
+    """By its key."""
     if name == "ou":
         return _ornstein_uhlenbeck()
     if name == "ve-mixture":
@@ -240,19 +110,19 @@ def _case(name: str) -> _Case:
     return _back(VP(), mild_mixture(), 0.0, grid)
 
 
-def _ornstein_uhlenbeck() -> _Case:
+def _ornstein_uhlenbeck() -> Case:
     matrix = torch.tensor([[-1.0, 2.0], [-0.5, -0.3]], dtype=torch.float64)
     sde = OU(theta=-matrix, sigma=torch.eye(2, dtype=torch.float64), t_max=2.0)
     start = Gaussian(torch.tensor([1.0, -0.5], dtype=torch.float64), 0.25)
     law = numerical_law(sde, "exact-linear", [0.0, 2.0], start)
-    return _Case(sde, start, law, lambda n: torch.linspace(0.0, 2.0, n + 1, dtype=torch.float64))
+    return Case(sde, start, law, lambda n: torch.linspace(0.0, 2.0, n + 1, dtype=torch.float64))
 
 
-def _back(process: LinearProcess, data: Law, eta: float, grid: Callable[..., Tensor]) -> _Case:
+def _back(process: LinearProcess, data: Law, eta: float, grid: Callable[..., Tensor]) -> Case:
     sde = reverse_time(process, exact_score(data, process), eta)
     ends = [float(t) for t in grid(process, 1)]
     start, end = (process.marginal(data, t) for t in ends)
-    return _Case(sde, start, end, partial(grid, process), data)
+    return Case(sde, start, end, partial(grid, process), data)
 
 
 # --- what is measured -----------------------------------------------------------------------------
@@ -273,7 +143,7 @@ def tasks(settings: Settings) -> Iterator[Task]:
             "problem": peer.problem,
             "measure": peer.measure,
             "steps": list(peer.steps),
-            "grid": grid_facts("of the problem", _case(peer.problem).grid(peer.steps[-1])),
+            "grid": grid_facts("of the problem", case_of(peer.problem).grid(peer.steps[-1])),
         }
         yield Task("peers", peer.name, about, partial(_measure, peer), cost=1e-3 * sum(peer.steps))
     if versions["torchdiffeq"] is not None:
@@ -308,19 +178,37 @@ def verdict(estimate: OrderEstimate, claim: float) -> str:
     return ("more" if more else "short") if agreed else "undecided"
 
 
+_ERRORS: dict[tuple[str, int], float] = {}
+
+
 def error(peer: Peer, steps: int) -> float:
-    """The exact error of a method at a step count."""
-    case, stepper = _case(peer.problem), peer.make()
+    """The exact error of a method at a step count, which two parts of a study ask for."""
+    key = (peer.name, steps)
+    if key not in _ERRORS:
+        _ERRORS[key] = _error(peer, steps)
+    return _ERRORS[key]
+
+
+def _error(peer: Peer, steps: int) -> float:
+    case, method = case_of(peer.problem), peer.make()
     grid = case.grid(steps)
     if peer.measure == "flow":
         assert case.data is not None
         x = mid_quantiles(case.initial, QUANTILES)
         exact = quantile_flow(case.sde.process, case.data, x, float(grid[0]), float(grid[-1]))  # type: ignore[attr-defined]
-        return float((solve(case.sde, x, grid, stepper).check().final - exact).square().mean().sqrt())
+        final = _final(method, case.sde, grid, x)
+        return float((final - exact).square().mean().sqrt())
     assert isinstance(case.initial, Gaussian)
+    if not isinstance(method, Stepper):
+        found = probe_sampler(method(case.sde, grid), case.initial.event_shape, peer.name).push(case.initial)
+        return wasserstein2(found, case.law)
     if peer.measure == "strong":
-        return strong_error(case.sde, stepper, grid, case.initial).error
-    return wasserstein2(numerical_law(case.sde, stepper, grid, case.initial), case.law)
+        return strong_error(case.sde, method, grid, case.initial).error
+    return wasserstein2(numerical_law(case.sde, method, grid, case.initial), case.law)
+
+
+def _final(method: Stepper | Method, sde: SDE, grid: Tensor, x: Tensor) -> Tensor:
+    return solve(sde, x, grid, method).check().final if isinstance(method, Stepper) else method(sde, grid)(x)
 
 
 def _measure(peer: Peer, _: Records) -> Result:

@@ -24,7 +24,7 @@ CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSE
 """The problems whose orders are measured."""
 PROBLEMS = (*CONVERGENCE, "digits", "peers")
 """What ``problems=`` may name."""
-PEERS = ("torchsde", "torchdiffeq", "diffusers")
+PEERS = ("torchsde", "torchdiffeq", "diffusers", "k-diffusion", "azula")
 """Libraries whose methods the part ``peers`` measures, as far as they are installed."""
 
 SOLVERS = (
@@ -106,7 +106,7 @@ class Settings:
 @cache
 def peer_versions() -> dict[str, str | None]:
     """Versions of the libraries whose methods are measured; None for one that is not installed."""
-    return {name: version(name) if find_spec(name) else None for name in PEERS}
+    return {name: version(name) if find_spec(name.replace("-", "_")) else None for name in PEERS}
 
 
 @cache
