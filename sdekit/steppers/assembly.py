@@ -207,7 +207,7 @@ class Multistep:
         predictor = self._interpolated(levels, eta, [self._history(clock, k, self.order) for k in range(steps)])
         corrector = []
         if self.corrector:
-            corrector = [[k + 1, *self._history(clock, k, self.corrector - 1)] for k in range(steps)]
+            corrector = [[k + 1, *self._history(clock, k, self.corrector - 1)][: self.corrector] for k in range(steps)]
         corrected = self._interpolated(levels, eta, corrector)
         carried, noise = self.form.carried(s, t, eta).unbind(), self.form.noise(s, t, eta).unbind()
         table, at = Table(), times.tolist()
