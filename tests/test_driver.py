@@ -19,12 +19,13 @@ from sdekit.dynamics import SDE
 from sdekit.reverse import Reverse
 from sdekit.score import Score
 from sdekit.solution import Status
-from sdekit.steppers import STEPPERS
+from sdekit.steppers import registry
 from sdekit.typing import Prediction, Time
 
 Randn = Callable[..., Tensor]
 LAW = sk.Gaussian(torch.tensor([1.0, -0.5], dtype=torch.float64), torch.tensor([0.3, 1.2], dtype=torch.float64))
 JAGGED = [0.9, 0.8123, 0.5, 0.4999, 0.31, 0.1, 0.05]
+STEPPERS = {name: cls for name, cls in registry.STEPPERS.items() if not cls.spec.needs_langevin}
 
 
 def gaussian_score() -> Score:
@@ -39,7 +40,7 @@ def problem(stepper: str, score: Score | None = None) -> Reverse:
 
 def run(stepper: str, x: Tensor, sde: SDE | None = None, grid: object = None, **options: object) -> sk.Solution:
     sde = problem(stepper) if sde is None else sde
-    noise = None if sde.noise_type == "none" else 3
+    noise = None if sde.noise_type == "none" and registry.get(stepper).spec.kind != "chain" else 3
     grid = JAGGED if grid is None else grid
     return sk.solve(sde, x, grid, stepper, **{"noise": noise, **options})  # type: ignore[arg-type]
 

@@ -31,8 +31,8 @@ class ULA(StepMethod):
     $W_2 = \tfrac\gamma4\sqrt{\operatorname{tr}\Lambda} + O(\gamma^2)$. For a target that is m-strongly log-concave with
     an L-Lipschitz score in d dimensions, $W_2^2 < \epsilon$ is guaranteed once
 
-    $$ \gamma < \min\Bigl(\frac{m\epsilon}{4 L d}, \frac1L\Bigr), \qquad
-       k > \frac{1}{\gamma m} \log\frac{2 W_2^2(\mu_0, p)}{\epsilon} . $$
+    $$ \gamma < \min\bigl(m\epsilon/(4 L d),\; 1/L\bigr), \qquad
+       k > \log\bigl(2 W_2^2(\mu_0, p)/\epsilon\bigr) / (\gamma m) . $$
 
     References: [durmus2019], Corollary 10; [roberts1996].
     """
