@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from sdekit.brownian import Increment
+from sdekit.brownian import Increment, Interval
 from sdekit.linear import LinearProcess
 from sdekit.schedules import Schedule
 from sdekit.score import Score, centred, conversion
@@ -106,17 +106,40 @@ def _terms(weights: dict[int, float], whole: bool = False) -> Terms:
 
 
 @final
+@dataclass(frozen=True)
+class HostPlan:
+    """A plan for a network's own answers, as Python floats."""
+
+    rows: Sequence[Sequence[HostRow]]
+    draws: Sequence[Sequence[Interval]]
+    states: int
+    """How many states are looked back upon, the newest included."""
+    outputs: int
+    """How many outputs are."""
+
+    @classmethod
+    def of(cls, plan: Plan, schedule: Schedule, native: Prediction) -> HostPlan:
+        """A plan in as few passes as may be.
+
+        Args:
+            plan: The plan.
+            schedule: Of the forward process.
+            native: What the network predicts.
+        """
+        steps = fold(plan, schedule, native)
+        rows = [row for step in steps for row in step]
+        states = 1 + max((age for row in rows for age, _ in row.states), default=0)
+        outputs = 1 + max((age for row in rows for age, _ in row.outputs), default=0)
+        return cls(steps, plan.draws, states, outputs)
+
+
+@final
 class Loop:
     """Runs a plan, without host synchronisation."""
 
-    def __init__(
-        self, score: Score, process: LinearProcess, schedule: Schedule, plan: Plan, times: Sequence[float]
-    ) -> None:
+    def __init__(self, score: Score, process: LinearProcess, plan: HostPlan, times: Sequence[float]) -> None:
         self._score, self._process, self._times = score, process, times
-        self._rows = fold(plan, schedule, score.prediction)
-        rows = [row for step in self._rows for row in step]
-        self._states = 1 + max((age for row in rows for age, _ in row.states), default=0)
-        self._outputs = 1 + max((age for row in rows for age, _ in row.outputs), default=0)
+        self._rows, self._states, self._outputs = plan.rows, plan.states, plan.outputs
 
     def __call__(self, k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
         states: list[Tensor]
