@@ -18,6 +18,8 @@ from sdekit.grids.basic import (
     sigma_uniform,
     uniform,
 )
+from sdekit.grids.errors import grid_error
+from sdekit.grids.optimum import optimal
 from sdekit.grids.timesteps import from_timesteps
 
 __all__ = [
@@ -25,8 +27,10 @@ __all__ = [
     "beta",
     "from_times",
     "from_timesteps",
+    "grid_error",
     "karras",
     "log_snr",
+    "optimal",
     "polynomial",
     "quadratic",
     "rectified",
