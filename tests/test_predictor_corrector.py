@@ -220,6 +220,20 @@ def test_the_metropolis_corrector_has_no_bias():
     assert distance[sk.LangevinCorrector] > 2.7 / n**0.5
 
 
+@pytest.mark.statistical
+@pytest.mark.parametrize("d", [6, 12])
+def test_the_snr_corrector_is_biased_however_small_its_steps(d):
+    """Seed 12: π ∝ p^{d/(d+2)} |s|² is wider by 1 + 2/d. 24 000 coordinates: 7 errors and what r = 0.08 adds."""
+    data, t, r, n = sk.Gaussian(torch.zeros(d).double(), 0.5), 0.4, 0.08, 24_000 // d
+    law, sde = PROCESS.marginal(data, t), reverse(1.0, data=data)
+    x, keys, correct = law.sample(n, seed=12), random.path_keys(12, n), sk.SNRCorrector(r).bind(sde, t, t)
+    for k in range(240):
+        z = random.normals(keys, (d,), stream=random.STREAM_FRESH, start=k)[0]
+        x, _ = correct(x, [sk.Increment(z)], sk.steppers.metropolis.Acceptance.none(x))
+    spread = float((x.square().mean() / law.variance[0]).sqrt())
+    assert abs(spread - (1 + 2 / d)) < 0.05
+
+
 def test_a_density_of_your_own():
     sde = sk.reverse_time(PROCESS, lambda t, x: PROCESS.marginal(DATA, t).score(x))
     runs = [

@@ -9,9 +9,7 @@ The bias depends on how ε is chosen:
   corrections add noise, and solve the problem with $\eta^2 + 2 n c$ for $\eta^2$. Or $\epsilon = c\,\sigma_t^2$ on
   every level: in the limit the law has the bias of ULA with the last γ.
 - :class:`SNRCorrector`, $\epsilon = 2 a\,(r \lVert z\rVert / \lVert s\rVert)^2$, sample by sample. The published code
-  takes norms over the batch, so that samples depend on one another. In high dimensions the ratio of norms is about
-  $\sigma_t$ where the data are narrow, and this is $c = 2 a r^2$ on every level. In few it is now and then enormous,
-  near a mode, where s vanishes: for d < 3 the step has no variance.
+  takes norms over the batch, so that samples depend on one another. It is biased however small r is, as below.
 - :class:`MetropolisCorrector`: steps of a given size, accepted or not; it has no bias.
 
 References: [song2021sde], Algorithms 4 and 5; [roberts1996].
@@ -130,6 +128,14 @@ class SNRCorrector(Corrector):
     $a = 1 - \beta_i$ on the chain of VP and 1 on VE. The chain has $x_s = \sqrt{1 - \beta}\,x_t + \sqrt\beta\,z$, so on
     any process a is the square of the factor of the transition, $(\alpha_s/\alpha_t)^2$ for a step s → t towards the
     data. (The paper takes β of the step that follows, which the last level does not have.)
+
+    A size that depends on the state and on z biases the chain even as $r \to 0$. The moves have mean $e\,d\,s$ and
+    covariance $2 e\,(d + 2)$ with $e \propto \lVert s\rVert^{-2}$, so that their law tends to
+
+    $$ \pi \propto p^{\,d/(d+2)}\,\lVert s\rVert^2 , $$
+
+    which is wider than p: by $1 + 2/d$ in standard deviations if p is a round Gaussian in d dimensions. Near a mode,
+    where s vanishes, a step may be enormous: for d < 3 it has no variance.
 
     Args:
         snr: r, the signal-to-noise ratio of a step; 0.16 in the paper.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdekit.study import convergence, digits, marginals, peers, rewind
+from sdekit.study import convergence, digits, langevin, marginals, peers, rewind
 from sdekit.study.settings import Settings
 from sdekit.study.tasks import Task
 
@@ -12,6 +12,7 @@ PARTS = {
     "rewind": rewind.tasks,
     "digits": digits.tasks,
     "peers": peers.tasks,
+    "langevin": langevin.tasks,
 }
 """Part → its tasks under some settings."""
 

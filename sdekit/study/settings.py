@@ -22,7 +22,7 @@ from sdekit.steppers.registry import STEPPERS
 FORMAT = "sdekit-study-1"
 CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSES)
 """The problems whose orders are measured."""
-PROBLEMS = (*CONVERGENCE, "digits", "peers")
+PROBLEMS = (*CONVERGENCE, "digits", "peers", "langevin")
 """What ``problems=`` may name."""
 PEERS = ("torchsde", "torchdiffeq", "diffusers", "k-diffusion", "azula")
 """Libraries whose methods the part ``peers`` measures, as far as they are installed."""

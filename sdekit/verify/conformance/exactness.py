@@ -100,7 +100,8 @@ def _balance(stepper: Stepper) -> str:
             middle = 0.5 * (low + high)
             taken = (moved(start, normals, middle) - end).abs().amax(1) < 1e-9
             low, high = torch.where(taken, middle, low), torch.where(taken, high, middle)
-        return torch.special.log_ndtr(low)
+        chance: torch.Tensor = torch.special.log_ndtr(low)
+        return chance
 
     y = moved(x, z, torch.full((n,), -_SURE, dtype=torch.float64))
     back = (x - y - gamma * target.score(y)) / (2.0 * gamma) ** 0.5
