@@ -9,12 +9,15 @@ and its casts to float32 passed over (:class:`~sdekit.verify.RecordedNormals`).
 The end of a grid is where we say: a scheduler should be made with ``lower_order_final=False`` and
 ``final_sigmas_type="sigma_min"`` where it has these, lest it drop to first order there.
 
+The other way round, :func:`visited` is the grid that a scheduler chose for itself, for a sampler of ours.
+
 References: [vonplaten2022diffusers].
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,8 +27,11 @@ import torch
 from torch import Tensor
 
 from sdekit.brownian import Increment
+from sdekit.chains import ChainBeta
 from sdekit.dynamics import SDE
+from sdekit.ends import End
 from sdekit.errors import SdekitError
+from sdekit.interop.diffusers import from_scheduler
 from sdekit.linear import LinearProcess
 from sdekit.reverse import Reverse
 from sdekit.score import Score, convert, schedule_of
@@ -72,6 +78,7 @@ _FAMILIES = {
 _TABLES = ("DDIMScheduler", "DDPMScheduler")
 _DRAWS_ALWAYS = ("SASolverScheduler",)
 _PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "sample")
+_SAME_LEVEL = 1e-4  # of λ: float32 tables carry 1e-6, neighbouring levels of a chain are 1e-3 apart and more
 
 
 def stepper(scheduler: Any) -> Stepper:
@@ -107,6 +114,59 @@ def stepper(scheduler: Any) -> Stepper:
         )
 
     return Scheduler(scheduler, family)
+
+
+def visited(scheduler: Any) -> tuple[Tensor, End]:
+    """The grid of a scheduler, once ``set_timesteps`` was called, and how it ends.
+
+    A last level σ = 0, which schedulers reach by a step of first order, is the policy ``denoise``. Levels of integer
+    timesteps i are the times (i + 1)/L of :class:`~sdekit.DiscreteVP`. Others (``use_karras_sigmas`` and its kin) are
+    where that process has their σ; the scheduler itself asks the network at another timestep then, a rounded one.
+
+    Args:
+        scheduler: One of :func:`stepper`'s, with its betas.
+
+    Returns:
+        Decreasing times, and ``stop`` or ``denoise``, for :func:`sdekit.solve`.
+
+    Raises:
+        SdekitError: no timesteps yet, no betas, or timesteps that a DDIMScheduler does not step along.
+    """
+    name, schedule = type(scheduler).__name__, from_scheduler(scheduler).schedule
+    if scheduler.num_inference_steps is None:
+        raise SdekitError(f"This {name} has no timesteps yet: call set_timesteps(n).")
+    levels = len(schedule.betas)
+    steps = list(dict.fromkeys(scheduler.timesteps.tolist()))
+    if name in _TABLES:
+        low = _ddim_end(scheduler, steps) if name == "DDIMScheduler" else -1
+        times = [(i + 1) / levels for i in (steps if low in (-1, steps[-1]) else [*steps, low])]
+        return torch.tensor(times, dtype=torch.float64), "denoise" if low == -1 else "stop"
+    sigmas = torch.unique_consecutive(scheduler.sigmas.double())
+    noisy = sigmas[sigmas > 0.0]
+    times = [_time_of(schedule, levels, i, rho) for i, rho in zip([*steps, 0], noisy.tolist(), strict=False)]
+    return torch.tensor(times, dtype=torch.float64), "stop" if len(noisy) == len(sigmas) else "denoise"
+
+
+def _ddim_end(scheduler: Any, steps: Sequence[int]) -> int:
+    """The timestep at which a DDIMScheduler ends, −1 for the data."""
+    leap = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    for i, j in pairwise(steps):
+        if i - leap != j:
+            raise SdekitError(
+                f"This DDIMScheduler asks at timesteps {i} and {j}, but steps from {i} to {i - leap}: its states are "
+                "not at the levels that the network is told. Use timestep_spacing='leading', or 'trailing' with a "
+                "number of steps that divides num_train_timesteps."
+            )
+    if steps[-1] >= leap:
+        return steps[-1] - leap
+    return -1 if float(scheduler.final_alpha_cumprod) == 1.0 else 0
+
+
+def _time_of(schedule: ChainBeta, levels: int, timestep: float, rho: float) -> float:
+    """The time of a timestep, if its level is the one that is meant; else that of the level."""
+    time, lam = (timestep + 1) / levels, -math.log(rho)
+    whole = float(timestep).is_integer() and abs(schedule.lam(time) - lam) < _SAME_LEVEL
+    return time if whole else float(schedule.time_at(lam))
 
 
 class _Scheduler(Stepper):
