@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdekit.report.drawing import BLUE, RED, Label, dress, label_ends, new_figure, png
-from sdekit.report.markup import Cell, escape, figure, number, plain, table, template
+from sdekit.report.markup import Cell, escape, figure, number, table, template
 from sdekit.report.reading import Card, Section, Study
 from sdekit.study.tasks import Record
 
@@ -75,7 +75,7 @@ def _guarantees(records: list[Record]) -> str:
 def _laws(records: list[Record]) -> bytes:
     """W2 against levels: a colour for a predictor, dashes for its correctors."""
     canvas = new_figure(3.4, width=5.4)
-    axes = canvas.add_axes((0.13, 0.15, 0.5, 0.78))
+    axes = canvas.add_axes((0.12, 0.15, 0.5, 0.78))
     dress(axes, x="levels", y="exact $W_2$")
     labels = []
     for r in records:
@@ -84,7 +84,7 @@ def _laws(records: list[Record]) -> bytes:
         dashes = {"": "-", "a share": (0, (4, 1.6)), "a level": (0, (1.5, 1.2))}[corrector]
         errors = r["values"]["errors"]
         axes.plot(r["steps"], errors, color=colour, ls=dashes, lw=1.3, marker="o", ms=3)
-        labels.append(Label(f"{r['method']}: {plain(errors[-1])}", r["steps"][-1], errors[-1], colour))
+        labels.append(Label(r["method"], r["steps"][-1], errors[-1], colour))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(records[0]["steps"], [str(n) for n in records[0]["steps"]])
