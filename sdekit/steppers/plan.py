@@ -30,7 +30,8 @@ from sdekit.reverse import Reverse
 from sdekit.schedules import Schedule
 from sdekit.score import schedule_of
 from sdekit.steppers.base import Prepared, Stepper
-from sdekit.steppers.loop import HostPlan, Loop
+from sdekit.steppers.host import HostPlan
+from sdekit.steppers.loop import Loop
 from sdekit.typing import Prediction
 
 Weights = Mapping[int, Tensor]
