@@ -92,7 +92,7 @@ def grid_of(
     steps: int | None,
     safe_at: frozenset[End] = frozenset(),
     *,
-    to_data: bool = False,
+    to_data: bool | None = None,
 ) -> Tensor:
     """The grid that was given, or the default one, checked against the problem.
 
@@ -101,7 +101,8 @@ def grid_of(
         grid: Times; None for the default.
         steps: Number of steps of the default grid.
         safe_at: The singular ends of a schedule on which it may stand.
-        to_data: Whether the default grid of a reverse problem goes down to t = 0.
+        to_data: Whether the rectified grid, the default for the default stepper, goes down to t = 0; None for the
+            default grid of other steppers, uniform in log-SNR.
     """
     if grid is not None and steps is not None:
         raise SdekitError(f"Give a grid or steps, not both; got a grid and steps = {steps}.")
@@ -139,8 +140,8 @@ def default_stepper(sde: SDE, steps: int) -> Stepper:
     return registry.get("rk4" if sde.noise_type == "none" else "euler-maruyama")
 
 
-def default_grid(sde: SDE, steps: int | None, to_data: bool = False) -> Tensor:
-    """``steps`` steps over the process's default range; backwards uniform in log-SNR, or rectified, down to t = 0."""
+def default_grid(sde: SDE, steps: int | None, to_data: bool | None = None) -> Tensor:
+    """``steps`` steps over the process's default range; backwards uniform in log-SNR, or rectified, maybe to t = 0."""
     process = sde.process if isinstance(sde, Reverse) else sde
     if steps is None or not isinstance(process, LinearProcess):
         raise SdekitError(
@@ -151,7 +152,11 @@ def default_grid(sde: SDE, steps: int | None, to_data: bool = False) -> Tensor:
         return grids.uniform(process, steps).flip(0)
     if process.schedule is None:
         return grids.uniform(process, steps)
-    return grids.rectified(process, steps) if to_data else grids.log_snr(process, steps)
+    if to_data is None:
+        return grids.log_snr(process, steps)
+    if to_data or process.schedule.noiseless != 0.0:
+        return grids.rectified(process, steps)
+    return grids.rectified(process, steps + 1)[:-1]  # the last step is that to t = 0
 
 
 def noise_event(sde: SDE, x: Tensor, prepared: Prepared, start: float) -> torch.Size | None:

@@ -53,7 +53,8 @@ def solve(
         x: Initial states, shape (B, *E), floating point.
         grid: Times from first to last, as from :mod:`sdekit.grids`; decreasing for a reverse problem.
             Default: made from ``steps``, uniform in time forwards; backwards uniform in log-SNR if the stepper is
-            given, else :func:`sdekit.grids.rectified`, which goes to t = 0.
+            given, else :func:`sdekit.grids.rectified`: to t = 0, or to its last time before that, from where an ``end``
+            other than ``stop`` goes on.
         stepper: A registry name or a :class:`~sdekit.steppers.Stepper`. Default: where there is a schedule,
             ``VABM(4, start="ramp")`` for a flow and ``ERSDE(2, start="ramp", apart=1.0)`` for a reverse SDE;
             ``exact-linear`` for a forward process; else ``rk4`` without noise and ``euler-maruyama`` with it.

@@ -394,6 +394,13 @@ def test_defaults(sde: SDE, stepper: str, randn: Randn) -> None:
     assert torch.equal(solution.ts, expected)
 
 
+def test_the_default_grid_stops_before_an_end_of_its_own(randn: Randn) -> None:
+    flow = sk.probability_flow(sk.VP(), gaussian_score())
+    solution = sk.solve(flow, randn(3, 2), steps=9, end="denoise")
+    assert solution.stats.score_evaluations == 10
+    assert solution.provenance["times"] == sk.grids.rectified(sk.VP(), 10)[:-1].tolist()
+
+
 def test_default_steppers_of_general_problems(randn: Randn) -> None:
     x = randn(3, 2)
     assert sk.solve(sk.sde(field), x, [0.0, 1.0]).provenance["stepper"] == "rk4"
