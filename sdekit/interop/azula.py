@@ -9,6 +9,7 @@ References: [rozet2024].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from sdekit.dynamics import SDE
 from sdekit.errors import unknown_name
-from sdekit.interop.whole_runs import Method, Way
+from sdekit.interop.whole_runs import Method, Way, denoised
+from sdekit.reverse import Reverse
+from sdekit.score import schedule_of
 from sdekit.verify.foreign import Sampler
 
 _FLOWS = ("Euler", "Heun", "zAB", "vAB", "zEAB", "xEAB", "REAB")
@@ -57,6 +60,28 @@ def method(name: str, **options: Any) -> Method:
     return on
 
 
+def with_schedule(flow: Reverse, schedule: Any) -> Any:
+    """Our score as a denoiser of azula with one of its own schedules, for a sampler on its own times.
+
+    Args:
+        flow: A reverse problem; its score is asked at the time of the same σ/α.
+        schedule: An ``azula.noise.Schedule``.
+    """
+    from azula.denoise import Denoiser, DiracPosterior
+
+    known = schedule_of(flow.linear_process)
+
+    class OnItsOwnGrid(Denoiser):  # type: ignore[misc]  # azula has no types
+        def forward(self, x: Tensor, t: Tensor) -> Any:
+            alpha, sigma = (float(v) for v in schedule(t))
+            time = float(known.time_at(math.log(alpha / sigma)))
+            return DiracPosterior(denoised(flow, time, x * (float(known.alpha(time)) / alpha)))
+
+    denoiser = OnItsOwnGrid()
+    denoiser.schedule = schedule
+    return denoiser
+
+
 def _denoiser(way: Way) -> Any:
     from azula.denoise import Denoiser, DiracPosterior
 
@@ -70,6 +95,6 @@ def _denoiser(way: Way) -> Any:
             return way.alphas[index(t)], way.sigmas[index(t)]
 
         def forward(self, x: Tensor, t: Tensor) -> Any:
-            return DiracPosterior(way.denoised(way.times[int(index(t))], x))
+            return DiracPosterior(denoised(way.sde, way.times[int(index(t))], x))
 
     return OnOurGrid()

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
-from sdekit.interop.whole_runs import Method, Way
+from sdekit.interop.whole_runs import Method, Way, denoised
 from sdekit.verify.foreign import Sampler
 
 _PACKAGE = "_sdekit_k_diffusion"
@@ -110,7 +110,7 @@ class _Denoiser:
 
     def __call__(self, y: Tensor, level: Tensor) -> Tensor:
         t = self._time(float(level[0]))
-        return self._way.denoised(t, y * self._way.schedule.alpha(t))
+        return denoised(self._way.sde, t, y * self._way.schedule.alpha(t))
 
     def _time(self, level: float) -> float:
         """A node where it is one, to the last bit; else the time of the level."""

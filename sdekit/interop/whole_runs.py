@@ -72,7 +72,7 @@ class Way:
         """ρ at the times."""
         return self.sigmas / self.alphas
 
-    def denoised(self, t: float, x: Tensor) -> Tensor:
-        """$E[x_0 | x_t = x]$, as the score has it."""
-        score = self.sde.score
-        return convert(score.output(t, x), t, x, self.sde.linear_process, score.prediction, "sample")
+
+def denoised(sde: Reverse, t: float, x: Tensor) -> Tensor:
+    """$E[x_0 | x_t = x]$, as the score of a reverse problem has it."""
+    return convert(sde.score.output(t, x), t, x, sde.linear_process, sde.score.prediction, "sample")

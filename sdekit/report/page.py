@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdekit.errors import SdekitError
-from sdekit.report import convergence, digits, langevin, marginals, peers, rewind
+from sdekit.report import accuracy, convergence, digits, langevin, marginals, peers, rewind
 from sdekit.report.markup import escape, table, template
 from sdekit.report.reading import Section, Study
 from sdekit.solution import write_whole
@@ -15,7 +15,15 @@ from sdekit.study.settings import PROBLEMS, QUICK_PROBLEMS, SOLVERS
 
 FIGURES, REPORT = "figures", "report.html"
 
-_SECTIONS = (marginals.section, convergence.section, rewind.section, digits.section, peers.section, langevin.section)
+_SECTIONS = (
+    marginals.section,
+    convergence.section,
+    rewind.section,
+    digits.section,
+    peers.section,
+    langevin.section,
+    accuracy.section,
+)
 
 
 def check_installed() -> None:

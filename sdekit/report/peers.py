@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdekit.report.drawing import FAINT, GREEN, INK, RED, SMALL, SOFT, TEXT, dress, new_figure, png
 from sdekit.report.markup import Cell, escape, figure, number, table, template
 from sdekit.report.reading import Card, Section, Study
-from sdekit.study.settings import PEERS
+from sdekit.study.settings import PEERS, SAMPLERS
 from sdekit.study.tasks import Record
 
 _MARKS = {
@@ -14,9 +14,6 @@ _MARKS = {
     "undecided": ("?", "unsure", "undecided"),
     "short": ("✗", "bad", "falls short"),
 }
-SAMPLERS = ("diffusers", "k-diffusion", "azula")
-"""Libraries of diffusion samplers."""
-
 _MEASURES = {"flow": "flow", "w2": "W₂", "strong": "strong"}
 
 

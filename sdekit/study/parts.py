@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdekit.study import convergence, digits, langevin, marginals, peers, rewind
+from sdekit.study import accuracy, convergence, digits, langevin, marginals, peers, rewind
 from sdekit.study.settings import Settings
 from sdekit.study.tasks import Task
 
@@ -13,6 +13,7 @@ PARTS = {
     "digits": digits.tasks,
     "peers": peers.tasks,
     "langevin": langevin.tasks,
+    "accuracy": accuracy.tasks,
 }
 """Part → its tasks under some settings."""
 

@@ -16,7 +16,7 @@ Measure = Literal["flow", "w2", "strong"]
 _SMALL = (8, 16, 32, 64)
 _TWOS = (16, 32, 64, 128, 256)
 _TENS = (10, 20, 40, 80, 160, 320)
-_LOADING = Lock()  # diffusers finds its classes when asked for them, one thread at a time
+_LOADING = Lock()
 
 # What an independent prototype measured at the step counts _TENS, to two figures.
 _FIRST = (8.1e-2, 4.1e-2, 2.0e-2, 1.0e-2, 5.1e-3, 2.5e-3)
@@ -77,15 +77,18 @@ def _torchdiffeq(method: str, **options: Any) -> Stepper:
     return torchdiffeq.stepper(method, **options)
 
 
-def _scheduler(name: str, **options: Any) -> Stepper:
+def scheduler_class(name: str) -> Any:
+    """Of diffusers, which finds its classes when asked for them, one thread at a time."""
     with _LOADING:
         import diffusers
 
-        scheduler = getattr(diffusers, f"{name}Scheduler")
+        return getattr(diffusers, f"{name}Scheduler")
 
+
+def _scheduler(name: str, **options: Any) -> Stepper:
     from sdekit.interop import schedulers
 
-    return schedulers.stepper(scheduler(prediction_type="epsilon", **options))
+    return schedulers.stepper(scheduler_class(name)(prediction_type="epsilon", **options))
 
 
 def _dpm(order: int, **options: Any) -> Callable[[], Stepper]:

@@ -41,10 +41,13 @@ from sdekit.study.peer_methods import Peer, peers
 from sdekit.study.settings import Settings, peer_versions
 from sdekit.study.tasks import Records, Result, Task, grid_facts
 from sdekit.verify import (
+    AffineMap,
     OrderEstimate,
+    RecordedNormals,
     fit_order,
     mid_quantiles,
     numerical_law,
+    probe,
     probe_sampler,
     quantile_flow,
     strong_error,
@@ -108,6 +111,15 @@ def case_of(name: str) -> Case:
         return _back(VE(sigma_min=0.05, sigma_max=20.0), Gaussian([0.7], 0.25), 1.0, grids.log_snr)
     grid = grids.log_snr if name == "vp-mixture" else partial(grids.uniform, t_min=0.05)
     return _back(VP(), mild_mixture(), 0.0, grid)
+
+
+@cache
+def flow_of(name: str) -> tuple[Tensor, Tensor]:
+    """Quantiles at the start of a problem's grids, and where the exact flow carries them."""
+    case = case_of(name)
+    assert case.data is not None
+    x, (first, last) = mid_quantiles(case.initial, QUANTILES), case.grid(1).tolist()
+    return x, quantile_flow(case.sde.process, case.data, x, first, last)  # type: ignore[attr-defined]
 
 
 def _ornstein_uhlenbeck() -> Case:
@@ -193,15 +205,12 @@ def _error(peer: Peer, steps: int) -> float:
     case, method = case_of(peer.problem), peer.make()
     grid = case.grid(steps)
     if peer.measure == "flow":
-        assert case.data is not None
-        x = mid_quantiles(case.initial, QUANTILES)
-        exact = quantile_flow(case.sde.process, case.data, x, float(grid[0]), float(grid[-1]))  # type: ignore[attr-defined]
+        x, exact = flow_of(peer.problem)
         final = _final(method, case.sde, grid, x)
         return float((final - exact).square().mean().sqrt())
     assert isinstance(case.initial, Gaussian)
     if not isinstance(method, Stepper):
-        found = probe_sampler(method(case.sde, grid), case.initial.event_shape, peer.name).push(case.initial)
-        return wasserstein2(found, case.law)
+        return wasserstein2(_whole_run(peer.name, method, case, grid).push(case.initial), case.law)
     if peer.measure == "strong":
         return strong_error(case.sde, method, grid, case.initial).error
     return wasserstein2(numerical_law(case.sde, method, grid, case.initial), case.law)
@@ -209,6 +218,20 @@ def _error(peer: Peer, steps: int) -> float:
 
 def _final(method: Stepper | Method, sde: SDE, grid: Tensor, x: Tensor) -> Tensor:
     return solve(sde, x, grid, method).check().final if isinstance(method, Stepper) else method(sde, grid)(x)
+
+
+def _whole_run(name: str, method: Method, case: Case, grid: Tensor) -> AffineMap:
+    """What a run of two steps shows, draws and independence, is not looked for again in longer ones."""
+    event, steps = case.initial.event_shape, len(grid) - 1
+    normals = probe_sampler(method(case.sde, case.grid(2)), event, name).noises.shape[1] * steps // 2
+
+    def run(x: Tensor, z: Tensor) -> Tensor:
+        with RecordedNormals(z) as drawn:
+            final = method(case.sde, grid)(x)
+        assert drawn.taken == normals, (name, steps, drawn.taken)
+        return final
+
+    return probe(run, event, normals, name=name)
 
 
 def _measure(peer: Peer, _: Records) -> Result:

@@ -22,10 +22,12 @@ from sdekit.steppers.registry import STEPPERS
 FORMAT = "sdekit-study-1"
 CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSES)
 """The problems whose orders are measured."""
-PROBLEMS = (*CONVERGENCE, "digits", "peers", "langevin")
+PROBLEMS = (*CONVERGENCE, "digits", "peers", "accuracy", "langevin")
 """What ``problems=`` may name."""
 PEERS = ("torchsde", "torchdiffeq", "diffusers", "k-diffusion", "azula")
-"""Libraries whose methods the part ``peers`` measures, as far as they are installed."""
+"""Libraries whose methods are measured, as far as they are installed."""
+SAMPLERS = ("diffusers", "k-diffusion", "azula")
+"""Those of them that hold diffusion samplers."""
 
 SOLVERS = (
     *("euler-maruyama", "milstein", "sra1", "sri1w1", "euler", "heun", "rk4", "exact-linear"),
@@ -98,7 +100,7 @@ class Settings:
         """As it is written to ``study.json``: the settings, versions and weights that results depend on."""
         origin: dict[str, str | None] = {**versions()}
         origin |= {"weights": weights_sha256()} if "digits" in self.problems else {}
-        origin |= peer_versions() if "peers" in self.problems else {}
+        origin |= peer_versions() if {"peers", "accuracy"} & {*self.problems} else {}
         document: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(self), "versions": origin}))
         return document
 
