@@ -158,7 +158,8 @@ def _ddim_end(scheduler: Any, steps: Sequence[int]) -> int:
                 "number of steps that divides num_train_timesteps."
             )
     if steps[-1] >= leap:
-        return steps[-1] - leap
+        low: int = steps[-1] - leap
+        return low
     return -1 if float(scheduler.final_alpha_cumprod) == 1.0 else 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdekit.study import accuracy, convergence, digits, langevin, marginals, peers, rewind
+from sdekit.study import accuracy, convergence, digits, grids, langevin, limits, marginals, peers, rewind
 from sdekit.study.settings import Settings
 from sdekit.study.tasks import Task
 
@@ -10,9 +10,11 @@ PARTS = {
     "marginals": marginals.tasks,
     "convergence": convergence.tasks,
     "rewind": rewind.tasks,
+    "limits": limits.tasks,
     "digits": digits.tasks,
     "peers": peers.tasks,
     "langevin": langevin.tasks,
+    "grids": grids.tasks,
     "accuracy": accuracy.tasks,
 }
 """Part → its tasks under some settings."""
