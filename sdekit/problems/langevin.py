@@ -1,7 +1,7 @@
 r"""Langevin diffusions, towards a Gaussian and in equilibrium with a mixture.
 
-For the target $N(m, C)$, $dx = -C^{-1}(x - m)\,dt + \sqrt2\,dW$ is an Ornstein–Uhlenbeck process, whose kernel gives the
-law at any time.
+For the target $N(m, C)$, $dx = -C^{-1}(x - m)\,dt + \sqrt2\,dW$ is an Ornstein–Uhlenbeck process, whose kernel gives
+the law at any time.
 """
 
 from __future__ import annotations
