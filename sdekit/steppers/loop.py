@@ -1,8 +1,12 @@
-"""The one loop that runs plans.
+r"""The one loop that runs plans.
 
-A row is one product and a fused multiply–add in place for every further term; beside a coefficient of 1 the product is
-spared. New states are new tensors: whoever holds an old one, or a gradient through it, keeps it. Nothing is read back
-from the device, and the only branches are on the plan, so that a run can be traced.
+A row is a multiple of a state and a fused multiply–add in place for every further term; beside a coefficient of 1 the
+multiple is spared. New states are new tensors: whoever holds an old one, or a gradient through it, keeps it. Nothing is
+read back from the device, and the only branches are on the plan, so that a run can be traced.
+
+A multiple near 1 is formed as $x + (a - 1)\,x$. In float32 $a$ itself would be rounded by u where a step moves the
+state by a part $1 - a$ only. On a grid with one ratio that is the same error N times: a state drawn to D by
+$x' = a x + (1 - a) D$ would settle off it by $u/(1 - a)$, which grows with N. The rounding of $a - 1$ does not.
 """
 
 from __future__ import annotations
@@ -53,6 +57,8 @@ def _formed(row: HostRow, states: list[Tensor], outputs: list[Tensor], increment
     if a == 1.0 and answers:
         (i, b), *answers = answers
         new = torch.add(states[age], outputs[i], alpha=b)
+    elif 0.5 < a < 2.0:
+        new = torch.add(states[age], states[age], alpha=a - 1.0)
     else:
         new = states[age] * a
     for age, a in others:
