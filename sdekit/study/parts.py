@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdekit.study import accuracy, convergence, digits, langevin, limits, marginals, peers, rewind
+from sdekit.study import accuracy, convergence, digits, grids, langevin, limits, marginals, peers, rewind
 from sdekit.study.settings import Settings
 from sdekit.study.tasks import Task
 
@@ -14,6 +14,7 @@ PARTS = {
     "digits": digits.tasks,
     "peers": peers.tasks,
     "langevin": langevin.tasks,
+    "grids": grids.tasks,
     "accuracy": accuracy.tasks,
 }
 """Part → its tasks under some settings."""
