@@ -89,5 +89,5 @@ def test_names_are_distinct_and_solvers_can_be_chosen():
     assert set(FEW) <= set(names)
     chosen = study.Settings.of(["accuracy"], ["deis-3"], None, "cpu", 0, True)
     ours = {t.name for t in plan(chosen) if t.about["library"] == "sdekit"}
-    assert ours == {"flow/sdekit/deis-3", "flow/sdekit/deis-3-ramp", "as-used/sdekit/solve"}
+    assert ours == {"flow/sdekit/deis-3", "flow/sdekit/deis-3-ramp", "flow/sdekit/v-abm-5-ramp", "as-used/sdekit/solve"}
     assert not [*accuracy.tasks(study.Settings.of(["peers"], None, None, "cpu", 0, True))]

@@ -15,8 +15,8 @@ from sdekit.study import as_used, contenders
 from sdekit.study.settings import SOLVERS, Settings, peer_versions
 from sdekit.study.tasks import Records, Result, Task
 
-CALLS = (10, 20, 40, 80, 160, 320)
-QUICK_CALLS = (10, 20, 40)
+CALLS, QUICK_CALLS = (10, 20, 40, 80, 160, 320), (10, 20, 40)
+QUICK_AS_USED = (10, 20, 50)
 
 
 def tasks(settings: Settings) -> Iterator[Task]:
@@ -31,14 +31,15 @@ def tasks(settings: Settings) -> Iterator[Task]:
             yield Task("accuracy", contender.name, about, work, cost=0.15 if contender.kind == "flow" else 0.4)
     for used in as_used.used():
         if _takes_part(settings, used.library, used.method):
-            work = partial(_as_used, used, as_used.CALLS)
+            work = partial(_as_used, used, QUICK_AS_USED if settings.quick else as_used.CALLS)
             yield Task("accuracy", used.name, _about(used.library, used.method, "as-used"), work, cost=0.2)
 
 
 def _takes_part(settings: Settings, library: str, method: str) -> bool:
     if library != "sdekit":
         return peer_versions()[library] is not None
-    return settings.solvers == SOLVERS or method.partition(",")[0] in settings.solvers or "(" in method
+    whole = settings.solvers == SOLVERS and not settings.quick
+    return whole or method.partition(",")[0] in settings.solvers or method.startswith(("v-abm-5", "solve("))
 
 
 def _about(library: str, method: str, measure: str) -> dict[str, str | None]:
@@ -64,6 +65,6 @@ def _as_used(used: as_used.Used, budgets: tuple[int, ...], _: Records) -> Result
             "budgets": list(budgets),
             "evaluations": [calls for calls, _ in runs],
             "errors": [error for _, error in runs],
-            "prototype": list(used.prototype),
+            "prototype": list(used.prototype[: len(budgets)]),
         }
     )
