@@ -51,7 +51,7 @@ Levy = Literal["none", "space-time"]
 
 _TWELFTH = 12.0**-0.5  # of √h: the standard deviation of H
 _THREE_POINT = 0.967421566101701  # Φ⁻¹(5/6): a normal is above it one time in six
-_BLOCK_NORMALS = 65_536  # draw small states for several steps at once: a block costs what one step does
+_BLOCK_NORMALS = 2**18  # draw small states for several steps at once: a block costs what one step does
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,8 @@ def _box_muller(word: Tensor, out: Tensor) -> None:
     else:
         theta = word.to(out.dtype)
         bits, scale = word.bitwise_and_(_LOW40), 2.0**-40
-    radius = bits.to(out.dtype).mul_(scale).add_(scale / 2)  # in (0, 1]
+    radius = bits.to(out.dtype)
+    torch.add(radius.new_full((), scale / 2), radius, alpha=scale, out=radius)  # in (0, 1]
     radius.log_().mul_(-2.0).sqrt_()
     theta.mul_(math.pi * 2.0**-63)
     torch.cos(theta, out=out[:, 0]).mul_(radius)
