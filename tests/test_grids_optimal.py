@@ -227,7 +227,8 @@ def test_a_large_data_set_is_thinned() -> None:
         (VE, 5, {"stepper": "heun"}, "heun has no plan for a probability flow"),
         (VE, 5, {"stepper": "dpmp-2m"}, "did you mean"),
         (VE, 2, {"stepper": "dpmpp-3m"}, "3 steps or more"),
-        (sk.OU(theta=1.0, mu=torch.zeros(3), sigma=1.0), 5, {}, "events of shape"),
+        (sk.OU(theta=1.0, mu=torch.zeros(3), sigma=1.0), 5, {}, "process lives on events of shape"),
+        (VE, 5, {"score": sk.exact_score(PLANE, VE)}, "score lives on events of shape"),
     ],
 )
 def test_bad_input(process, steps, options, words) -> None:

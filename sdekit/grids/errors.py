@@ -126,6 +126,7 @@ def target(
     """What is to be hit by a run from time ``high`` to time ``low``; arguments as in :func:`grid_error`."""
     schedule = schedule_of(process)
     _check(process, schedule, law, low, high, states, points)
+    _check_shape(process, law, high, score)
     if score is None and isinstance(law, Gaussian):
         return _gaussian(schedule, law, low, high)
     if isinstance(law, Empirical):
@@ -162,12 +163,19 @@ def _check(
         raise SdekitError(
             f"law must be sk.Gaussian(...), sk.GaussianMixture(...) or sk.Empirical(data); got {type(law).__name__}."
         )
-    shift = process.shift(high)
-    if isinstance(shift, Tensor) and shift.ndim and shift.shape != law.event_shape:
-        raise SdekitError(
-            f"The process lives on events of shape {tuple(shift.shape)}, the law on {tuple(law.event_shape)}: "
-            "give a law of the same shape."
-        )
+
+
+def _check_shape(process: LinearProcess, law: Law, high: float, score: Score | Field | None) -> None:
+    """Refuse a law of another dimension than the process's mean or the score's own law."""
+    shift, own = process.shift(high), score.law if isinstance(score, Score) else None
+    shapes = {"process": shift.shape if isinstance(shift, Tensor) and shift.ndim else None}
+    shapes["score"] = None if own is None else own.event_shape
+    for name, shape in shapes.items():
+        if shape is not None and shape != law.event_shape:
+            raise SdekitError(
+                f"The {name} lives on events of shape {tuple(shape)}, the law on {tuple(law.event_shape)}: "
+                "give a law of the same shape."
+            )
 
 
 def _gaussian(schedule: Schedule, law: Gaussian, low: float, high: float) -> Target:
