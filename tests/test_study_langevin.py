@@ -15,6 +15,7 @@ from sdekit.study.parts import plan
 def test_records_and_the_report(tmp_path, monkeypatch):
     """Spreads within 5 standard errors of one with Metropolis steps (false alarm 6e-7 each)."""
     monkeypatch.setattr(langevin, "DIMENSIONS", (1, 16))
+    monkeypatch.setattr(langevin, "RATIOS", (0.04,))
     folder = tmp_path / "study"
     study.run(folder, problems=["langevin"], quick=True, progress=False)
     records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
@@ -30,7 +31,7 @@ def test_records_and_the_report(tmp_path, monkeypatch):
     assert errors["reverse-diffusion+a-share"][-1] < 0.3 * errors["reverse-diffusion"][-1]
     assert values["law/dpmpp-2s+a-share"]["order"] == pytest.approx(1.0, abs=0.03)
     for d in (1, 16):
-        unbiased, ratio = values[f"spread/metropolis/d={d}"], values[f"spread/snr/d={d}"]
+        unbiased, ratio = (values[f"spread/{name}/d={d}/r=0.16"] for name in ("metropolis", "snr"))
         assert abs(unbiased["ratio"] - 1.0) < 5 * unbiased["error"]
         assert 0.9 < unbiased["acceptance"] < 1.0
         assert ratio["ratio"] > 1.0 + 5 * ratio["error"]

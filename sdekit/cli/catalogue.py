@@ -189,6 +189,7 @@ def _stepper_page(name: str) -> Iterable[Any]:
             ("calculus", ", ".join(sorted(spec.calculus))),
             ("eta", eta_range(spec.eta)),
             ("needs a schedule", "yes: it is written in the log-SNR" if spec.needs_schedule else "no"),
+            *([("samples", "the target of a Langevin diffusion, and nothing else")] if spec.needs_langevin else []),
             ("references", ", ".join(spec.references)),
         ]
     )

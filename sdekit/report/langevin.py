@@ -8,9 +8,9 @@ from sdekit.report.reading import Card, Section, Study
 from sdekit.study.tasks import Record
 
 _NAMES = {
-    "snr": "signal-to-noise ratio 0.16",
-    "level": "ε = 0.0512 σ² on every level",
-    "metropolis": "the same, accepted or not",
+    "snr": "2(r|z|/|s|)²",
+    "level": "2r²σ²",
+    "metropolis": "2r²σ², accepted or not",
 }
 
 
@@ -116,6 +116,7 @@ def _spreads(records: list[Record]) -> str:
             [
                 escape(_NAMES[r["corrector"]]),
                 str(r["d"]),
+                f"{r['r']:g}",
                 Cell(f"{v['ratio']:.4f} <small>± {v['error']:.4f}</small>", "bad" if far else "good"),
                 f"{v['limit']:.4f}",
                 number(v["largest"]),
@@ -129,4 +130,4 @@ def _spreads(records: list[Record]) -> str:
         "spread of the samples by quartiles over the exact one, with one standard error; what small steps tend to, if "
         "there were many; the largest |x| in standard deviations."
     )
-    return table(["ε of the corrector", "d", "spread", "for small steps", "largest", "accepted"], rows, caption)
+    return table(["ε of the corrector", "d", "r", "spread", "for small steps", "largest", "accepted"], rows, caption)

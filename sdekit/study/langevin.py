@@ -12,7 +12,7 @@ r"""Part 6: Langevin chains and predictor–corrector samplers, by what they are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -52,14 +52,16 @@ LINES: dict[str, tuple[str, Corrector | None]] = {
     "reverse-diffusion + a level": ("reverse-diffusion", LangevinCorrector(0.25, per="level")),
 }
 """Predictors, and what follows them."""
-SAMPLED: dict[str, Corrector] = {
-    "snr": SNRCorrector(0.16),
-    "level": LangevinCorrector(2 * 0.16**2, per="level"),
-    "metropolis": MetropolisCorrector(2 * 0.16**2),
+SAMPLED: dict[str, Callable[[float], Corrector]] = {
+    "snr": SNRCorrector,
+    "level": lambda r: LangevinCorrector(2 * r**2, per="level"),
+    "metropolis": lambda r: MetropolisCorrector(2 * r**2),
 }
-"""The corrector with the paper's ratio, fixed steps of the size that it has in many dimensions, and these adjusted."""
+"""Steps by a ratio r, fixed ones of about the same size in many dimensions, and these adjusted."""
+RATIOS, RATIO = (0.04, 0.08, 0.16, 0.32, 0.64), 0.16
 
 _STEPS, _LEVELS = (16, 32, 64, 128, 256), 40
+_AMONG = 16  # dimensions where ratios are compared
 _CHUNK = 64  # steps of ULA that are probed at a time
 _FORGOTTEN = 40.0  # e-foldings after which the start is below rounding
 _START, _NOISE = 601, 602
@@ -83,9 +85,10 @@ def tasks(settings: Settings) -> Iterator[Task]:
         }
         yield _task(f"law/{name.replace(' + ', '+').replace(' ', '-')}", about, partial(_law, name, steps))
     for name in SAMPLED:
-        for d in DIMENSIONS:
-            about = {"what": "spread", "corrector": name, "d": d, "grid": grid_facts("log_snr", _grid(_LEVELS))}
-            yield _task(f"spread/{name}/d={d}", about, partial(_spread, settings, name, d))
+        for d, r in [*((d, RATIO) for d in DIMENSIONS), *((_AMONG, r) for r in RATIOS if r != RATIO)]:
+            about = {"what": "spread", "corrector": name, "d": d, "r": r}
+            about |= {"grid": grid_facts("log_snr", _grid(_LEVELS))}
+            yield _task(f"spread/{name}/d={d}/r={r:g}", about, partial(_spread, settings, name, d, r))
 
 
 def _task(name: str, about: Mapping[str, object], compute: partial[Result]) -> Task:
@@ -152,13 +155,13 @@ def _law(name: str, steps: tuple[int, ...], _: Records) -> Result:
     return Result({"errors": errors, "order": fit[0], "uncertainty": fit[1]})
 
 
-def _spread(settings: Settings, name: str, d: int, _: Records) -> Result:
+def _spread(settings: Settings, name: str, d: int, r: float, _: Records) -> Result:
     """The standard deviation by quartiles over the exact one, with its standard error; all coordinates are alike."""
     process, data = VP(), Gaussian(torch.zeros(d, dtype=torch.float64), 0.25)
     flow, grid = probability_flow(process, exact_score(data, process)), _grid(_LEVELS)
     n = (12_000 if settings.quick else 60_000) // d
     x = process.marginal(data, float(grid[0])).sample(n, seed=random.key(settings.seed, _START, d))
-    stepper = PredictorCorrector("exact-linear", SAMPLED[name])
+    stepper = PredictorCorrector("exact-linear", SAMPLED[name](r))
     with torch.no_grad():
         solution = solve(flow, x, grid, stepper, noise=random.key(settings.seed, _NOISE, d)).check()
     scale = solution.final.flatten() / process.marginal(data, float(grid[-1])).variance[0].sqrt()
