@@ -16,6 +16,7 @@ from sdekit.linear import LinearProcess
 from sdekit.observe import finite_samples
 from sdekit.reverse import Reverse
 from sdekit.schedules import Schedule
+from sdekit.score import ModelScore
 from sdekit.steppers import registry
 from sdekit.steppers.base import End, Prepared, Stepper
 from sdekit.steppers.er_sde import ERSDE
@@ -65,6 +66,9 @@ def check_times(sde: SDE, nodes: Tensor, safe_at: frozenset[End] = frozenset()) 
             f"A reverse-time SDE runs from noise to data; this grid rises from {first:g} to {last:g}: use grid.flip(0)."
         )
     process = sde.process if isinstance(sde, Reverse) else sde
+    if isinstance(sde, Reverse) and isinstance(sde.score, ModelScore):
+        for t in torch.unique_consecutive(nodes)[:-1].tolist():  # at the last one a run may stop without asking
+            sde.score.check(t)
     if isinstance(process, LinearProcess) and process.schedule is not None:
         reverse = isinstance(sde, Reverse)
         _check_range(process, process.schedule, reverse, min(first, last), max(first, last), safe_at)

@@ -34,6 +34,8 @@ from sdekit.linear import LinearProcess
 from sdekit.schedules import Schedule
 from sdekit.typing import Field, Prediction, Scalar, Time, along
 
+_SLACK = 1e-9  # of a time: what a grid and a span may differ by in rounding
+
 
 def _on_denoised_and_noise(schedule: Schedule, t: Scalar, prediction: Prediction) -> tuple[Scalar, Scalar]:
     """Weights of D and ε in a prediction; for ``score`` those of −σ·score."""
@@ -206,8 +208,28 @@ class ModelScore(Score):
     process: LinearProcess
     prediction: Prediction
     law: None = field(default=None, init=False)
+    span: tuple[float, float] | None = None
+    """The first and the last time at which the network may be asked; None where nobody said."""
+
+    def check(self, t: float) -> None:
+        """Refuse a time at which the network was not trained.
+
+        Raises:
+            SdekitError: ``t`` is outside of ``span``.
+        """
+        if self.span is None or self.span[0] * (1.0 - _SLACK) <= t <= self.span[1] * (1.0 + _SLACK):
+            return
+        low, high = self.span
+        levels = [f"{self.process.schedule.sigma(u):.3g}" for u in (t, low, high)] if self.process.schedule else []
+        sigma, range_ = (f" (σ = {levels[0]})", f" (σ from {levels[1]} to {levels[2]})") if levels else ("", "")
+        raise SdekitError(
+            f"The network would be asked at t = {t:.6g}{sigma}; it was trained on [{low:g}, {high:g}]{range_}: "
+            f"keep the grid inside, with t_min = {low:g}, and use end='denoise' for what is left."
+        )
 
     def output(self, t: Time, x: Tensor) -> Tensor:
+        if isinstance(t, float):
+            self.check(t)
         try:
             return self.net(x, batch_times(t, x))
         except RuntimeError as error:
@@ -230,7 +252,12 @@ def batch_times(t: Time, x: Tensor) -> Tensor:
     return torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
 
 
-def from_model(net: Callable[..., Any], process: LinearProcess, prediction: Prediction = "epsilon") -> ModelScore:
+def from_model(
+    net: Callable[..., Any],
+    process: LinearProcess,
+    prediction: Prediction = "epsilon",
+    span: tuple[float, float] | None = None,
+) -> ModelScore:
     """The score of a network ``net(x, t)``.
 
     Args:
@@ -238,16 +265,21 @@ def from_model(net: Callable[..., Any], process: LinearProcess, prediction: Pred
             tensor of its own each time, since multistep methods keep it.
         process: The forward process that it was trained on.
         prediction: What it predicts: ``score``, ``epsilon``, ``sample``, ``v_prediction``, ``flow_prediction`` or
-            ``rectified``.
+            ``rectified``. Nothing in its answer tells, so a wrong name is not noticed here.
+        span: The first and the last time that it was trained on, in the clock of ``process``; a run that would ask it
+            outside is refused. By default nothing is refused.
 
     Raises:
-        SdekitError: an unknown prediction, or one that needs a schedule of a process that has none.
+        SdekitError: an unknown prediction, or one that needs a schedule of a process that has none; a span that is
+            no interval.
     """
     if prediction not in get_args(Prediction):
         raise unknown_name("prediction", prediction, get_args(Prediction))
     if prediction != "score":
         schedule_of(process)
-    return ModelScore(net, process, prediction)
+    if span is not None and not 0.0 <= span[0] < span[1]:
+        raise SdekitError(f"span must be the first and the last time of training, 0 ≤ first < last; got {span}.")
+    return ModelScore(net, process, prediction, span)
 
 
 def as_score(score: Score | Field) -> Score:

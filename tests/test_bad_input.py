@@ -356,7 +356,68 @@ FILES: list[Case] = [
     ("a full disk", on_a_full_disk, r"Cannot write .*earlier: No space left on device"),
     ("a file that may not be replaced", while_renaming, r"Cannot write .*earlier: Permission denied"),
 ]
-CASES = [*STATE, *TIMES, *OPTIONS, *STEPPERS, *NOISE, *DYNAMICS, *FILES]
+TRAINED = sk.probability_flow(VP, sk.score.from_model(lambda x, t: x, VP, "epsilon", span=(0.2, 0.9)))
+UNSCHEDULED = sk.reverse_time(MATRIX, sk.exact_score(SCORE.law, MATRIX))
+SAMPLERS: list[Case] = [
+    *(
+        (
+            f"{name} on {steps} steps",
+            lambda _, name=name, steps=steps: solve(grid=GRID[: steps + 1], stepper=name),  # type: ignore[misc]
+            rf"{name} looks back over {least} steps and cannot take {steps}: give {least} steps or more",
+        )
+        for name, least, steps in (("deis-3", 3, 2), ("unipc-4", 4, 2), ("v-ab-2", 2, 1), ("dpmpp-3m", 3, 2))
+    ),
+    (
+        "an SA-Solver of four on two steps",
+        lambda _: solve(REVERSE, grid=GRID[:3], stepper=sk.SASolver(4, 4), noise=0),
+        r"sa-solver looks back over 4 steps and cannot take 2",
+    ),
+    ("an order", lambda _: sk.UniPC(7), r"UniPC has the orders \(1, 2, 3, 4\); got 7"),
+    (
+        "ddpm at another eta",
+        lambda _: solve(sk.reverse_time(VP, SCORE, 0.5), stepper="ddpm", noise=0),
+        r"integrates eta = 1, and this problem has eta = 0\.5.*Steppers that can: .*ddim, .*sde-dpmpp-2m",
+    ),
+    (
+        "unipc on an SDE",
+        lambda _: solve(REVERSE, stepper="unipc-2", noise=0),
+        r"integrates eta = 0, and this problem has eta = 1.*Steppers that can: .*sde-dpmpp-2m",
+    ),
+    (
+        "a sampler without a schedule",
+        lambda _: solve(UNSCHEDULED, stepper="sde-dpmpp-2m", noise=0),
+        r"needs the reverse of a process with a schedule.*Steppers that can: euler-maruyama",
+    ),
+    ("denoising without a schedule", lambda _: solve(UNSCHEDULED, end="denoise", noise=0), r"and OU\(.*\) has none"),
+    ("an exact end forwards", lambda _: solve(VP, grid=GRID[::-1], noise=0, end="exact-linear"), r"needs the reverse"),
+    (
+        "an exact end of a mixture",
+        lambda _: solve(sk.probability_flow(VP, MIXTURE), end="exact-linear"),
+        r"needs an affine score, exact_score\(Gaussian.*Use end='denoise'",
+    ),
+    (
+        "an exact end on a path without a seed",
+        lambda _: solve(
+            REVERSE,
+            noise=sk.RecordedBrownian(GRID[::-1], torch.zeros(len(GRID) - 1, 3, 2, dtype=torch.float64)),
+            end="exact-linear",
+        ),
+        r"RecordedBrownian has no seed.*noise=seed or a BrownianGrid, or use end='denoise'",
+    ),
+    (
+        "a network asked too high",
+        lambda _: solve(TRAINED, grid=[0.95, 0.5]),
+        r"t = 0\.95 \(σ = .*trained on \[0\.2, 0\.9\]",
+    ),
+    (
+        "a network asked too low",
+        lambda _: solve(TRAINED, grid=[0.9, 0.1, 0.05]),
+        r"t = 0\.1 \(σ = 0\.3.*\(σ from 0\.584 to 1\): .*t_min = 0\.2.*end='denoise'",
+    ),
+    ("a network asked last too low", lambda _: solve(TRAINED, grid=[0.9, 0.1], stepper="heun"), r"asked at t = 0\.1"),
+    ("a span swapped", lambda _: sk.score.from_model(net, VP, span=(0.9, 0.2)), r"first < last; got \(0\.9, 0\.2\)"),
+]
+CASES = [*STATE, *TIMES, *OPTIONS, *STEPPERS, *NOISE, *DYNAMICS, *FILES, *SAMPLERS]
 
 
 @pytest.mark.parametrize(("provoke", "message"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -60,3 +62,39 @@ def test_snap_refuses_times_between_timesteps(unet):
 def test_a_scheduler_without_betas_is_refused():
     with pytest.raises(sk.SdekitError, match="no betas"):
         from_scheduler(diffusers.FlowMatchEulerDiscreteScheduler())
+
+
+def test_what_contradicts_the_network_is_refused(unet):
+    scheduler = diffusers.DDIMScheduler(prediction_type="v_prediction")
+    with pytest.raises(sk.SdekitError, match=r"predicts 'v_prediction', and prediction = 'epsilon' was given"):
+        from_diffusers(unet, scheduler, prediction="epsilon")
+
+    class Learned:
+        """Predicts its variance too."""
+
+        def __call__(self, x, timestep):
+            return SimpleNamespace(sample=torch.cat([x, x], dim=1))
+
+    _, score = from_diffusers(Learned(), scheduler)
+    with pytest.raises(sk.SdekitError, match=r"2 channels for 1: it predicts its variance too.*chunk"):
+        score(0.5, torch.zeros(1, 1, 8, 8))
+
+
+def test_levels_below_the_first_are_refused_before_the_first_step():
+    """t < 1/L would be a negative timestep."""
+    asked = []
+
+    class Net:
+        def __call__(self, x, timestep):
+            asked.append(float(timestep[0]))
+            return SimpleNamespace(sample=x)
+
+    process, score = from_diffusers(Net(), diffusers.DDIMScheduler())
+    flow, x = sk.probability_flow(process, score), torch.ones(1, 1, 8, 8)
+    with pytest.raises(sk.SdekitError, match=r"asked at t = 0\.0004 .*t_min = 0\.001"):
+        sk.solve(flow, x, [0.5, 0.0004, 0.0002], "dpmpp-2m")
+    assert not asked
+    for steps in (5, 200):  # nothing else chosen: down to the data, and never below the first level
+        sk.solve(flow, x, steps=steps).check()
+    sk.solve(flow, x, [1.0, 0.5, 0.001], "dpmpp-2m", end="denoise").check()
+    assert min(asked) >= -1e-3

@@ -46,6 +46,11 @@ class TimestepNet:
                 )
             step = step.round()
         output: Tensor = self.model(x, step).sample
+        if output.ndim == x.ndim > 1 and output.shape[1] == 2 * x.shape[1]:
+            raise SdekitError(
+                f"The model returned {output.shape[1]} channels for {x.shape[1]}: it predicts its variance too, which "
+                "no sampler here takes. Wrap it, so that its sample is the first half, sample.chunk(2, dim=1)[0]."
+            )
         return output
 
 
@@ -59,23 +64,32 @@ def from_scheduler(scheduler: Any) -> DiscreteVP:
     return DiscreteVP(tuple(betas.double().tolist()))
 
 
-def from_diffusers(model: Any, scheduler: Any, snap: bool = False) -> tuple[DiscreteVP, ModelScore]:
+def from_diffusers(
+    model: Any, scheduler: Any, snap: bool = False, prediction: Prediction | None = None
+) -> tuple[DiscreteVP, ModelScore]:
     """A diffusers model and scheduler as a process and a score.
 
     Args:
         model: Called as ``model(x, timestep).sample``, such as a ``UNet2DModel``.
         scheduler: Gives the betas and, in its config, the prediction type.
         snap: Whether to insist on integer timesteps (on a device, one host sync per evaluation).
+        prediction: What the network predicts, to be held against the scheduler's config.
 
     Returns:
         The process and the score, for :func:`sdekit.reverse_time` and :func:`sdekit.probability_flow`.
 
     Raises:
-        SdekitError: a scheduler without betas, or a prediction type that is not known.
+        SdekitError: a scheduler without betas, or a prediction type that is not known or contradicts ``prediction``.
+            Later, a time outside of [1/L, 1], where the network has no timestep.
     """
     process = from_scheduler(scheduler)
     kind = str(scheduler.config.prediction_type)
     if kind not in _PREDICTIONS:
         raise SdekitError(f"The scheduler predicts {kind!r}; known are {', '.join(_PREDICTIONS)}.")
-    net = TimestepNet(model, len(process.schedule.betas), snap)
-    return process, from_model(net, process, _PREDICTIONS[kind])
+    if prediction not in (None, _PREDICTIONS[kind]):
+        raise SdekitError(
+            f"The scheduler's config says that the network predicts {kind!r}, and prediction = {prediction!r} was "
+            f"given: make the scheduler with prediction_type={prediction!r}, or leave prediction out."
+        )
+    levels = len(process.schedule.betas)
+    return process, from_model(TimestepNet(model, levels, snap), process, _PREDICTIONS[kind], (1.0 / levels, 1.0))

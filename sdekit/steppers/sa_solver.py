@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import final
 
 from torch import Tensor
@@ -52,6 +53,7 @@ class SASolver(PlannedStepper):
         if predictor not in range(1, 5) or corrector not in range(5):
             raise SdekitError(f"SASolver takes orders up to 4; got predictor {predictor!r}, corrector {corrector!r}.")
         self._method = Multistep(Denoised(), predictor, corrector, start)
+        self.spec = replace(SASolver.spec, min_steps=max(1, predictor, corrector - 1))  # type: ignore[misc]
 
     def plan(self, schedule: Schedule, eta: float, times: Tensor) -> Plan:
         return self._method.plan(schedule, eta, times)
