@@ -195,7 +195,9 @@ def _stepper_page(name: str) -> Iterable[Any]:
     )
     yield from _certified(name)
     example = _problem_for(stepper)
-    if example:
+    if spec.kind == "chain" and not spec.weak:
+        yield f"example: sdekit verify {name}"
+    elif example:
         yield f"example: sdekit converge {example[0]} {name}{example[1]}"
 
 

@@ -28,7 +28,7 @@ class ULA(StepMethod):
 
     Euler–Maruyama on :class:`sdekit.Langevin`; γ is the step of the grid. It is biased: for $N(m, \Lambda^{-1})$ the
     stationary covariance is $\Lambda^{-1}(1 - \tfrac12\gamma\Lambda)^{-1}$, so that
-    $W_2 = \tfrac\gamma4\sqrt{\operatorname{tr}\Lambda} + O(\gamma^2)$. For a target that is m-strongly log-concave with
+    $W_2 = \gamma\sqrt{\operatorname{tr}\Lambda}/4 + O(\gamma^2)$. For a target that is m-strongly log-concave with
     an L-Lipschitz score in d dimensions, $W_2^2 < \epsilon$ is guaranteed once
 
     $$ \gamma < \min\bigl(m\epsilon/(4 L d),\; 1/L\bigr), \qquad
