@@ -58,6 +58,7 @@ def by_definition(process: LinearProcess, t: float, clean: Tensor, noise: Tensor
         "sample": clean,
         "v_prediction": alpha * noise - sigma * clean,
         "flow_prediction": alpha_rate * clean + sigma_rate * noise,
+        "rectified": noise - clean,
     }
 
 
