@@ -249,3 +249,9 @@ def test_the_problems_are_what_they_say():
     problem = problems.get("langevin-gaussian")
     fine = numerical_law(problem.sde, "sri1w1", problem.grid(512), problem.initial)
     assert wasserstein2(fine, problem.law) < 3e-6
+
+
+def test_the_exact_law_of_a_chain_is_for_gaussian_problems():
+    problem = problems.get("vp-mixture", eta=0.0)
+    with pytest.raises(sk.SdekitError, match=r"random beside the path.*kind='weak'"):
+        sk.verify.law_error(problem, "predictor-corrector", 8)

@@ -72,6 +72,8 @@ def _report(case: Case, x: Tensor, noise: object, solution: Solution) -> Iterabl
     calls = stats.score_evaluations or stats.drift_evaluations  # the drift of a reverse problem calls the score
     yield "evaluations", f"{calls} of the {'score' if stats.score_evaluations else 'drift'}"
     yield "time", f"{stats.seconds:.3g} s"
+    for name, value in solution.diagnostics.items():
+        yield name, f"{float(value.double().mean()):.3g} on average, {float(value.min()):.3g} at the least"
     final = solution.final[good].double().cpu()
     if len(final) == 0:
         return

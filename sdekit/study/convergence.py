@@ -79,6 +79,8 @@ def _possible(run: Run) -> bool:
     problem, stepper = run.make()
     if registry.obstacle(stepper.spec, problem.sde) is not None:
         return False
+    if stepper.spec.kind == "chain" and not stepper.spec.weak:
+        return False  # it has no order
     try:
         stepper.prepare(problem.sde, problem.grid(2).tolist())
         law_method(problem, stepper)
@@ -124,7 +126,7 @@ def declared_order(stepper: Stepper, eta: float, problem: str) -> float | None:
     if spec.kind == "exact":
         return None
     kind = "linear-additive" if problem.endswith("gaussian") else "additive"
-    return spec.ode if eta == 0.0 else spec.weak.get(kind)
+    return spec.ode if eta == 0.0 and spec.kind != "chain" else spec.weak.get(kind)
 
 
 def verdict(estimate: OrderEstimate, declared: float | None, tolerance: float) -> str:

@@ -71,6 +71,11 @@ def law_method(problem: Problem, stepper: Stepper | None = None) -> Method:
     if isinstance(problem.initial, Gaussian) and isinstance(problem.law, Gaussian):
         if kind != "three-point":
             return "affine"
+    elif stepper is not None and stepper.spec.kind == "chain":
+        raise SdekitError(
+            f"{stepper.spec.name} is random beside the path, so its law is exact on Gaussian problems only: use "
+            "kind='weak' on the line, or compare samples."
+        )
     elif problem.flow is not None:
         return "flow"
     elif problem.initial.event_shape.numel() == 1 and problem.law is not None and kind == "w":
