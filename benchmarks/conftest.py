@@ -23,7 +23,7 @@ _BUDGET = pytest.StashKey[float]()
 _TOTAL_SECONDS = {True: 25.0, False: 300.0}  # quick, full; start-up and errors come on top
 _MOST_SECONDS = {True: 1.0, False: 3.0}
 _FEWEST_ROUNDS, _MOST_ROUNDS = 3, 60
-_PACKAGES = ("torch", "numpy", "torchsde", "torchdiffeq")
+_PACKAGES = ("torch", "numpy", "torchsde", "torchdiffeq", "k-diffusion", "diffusers")
 
 Call = Callable[[], Any]
 
