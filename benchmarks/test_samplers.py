@@ -14,18 +14,19 @@ from torch import Tensor
 
 import sdekit as sk
 from benchmarks.contests import Call, Contest, Make, Setting, rows
+from sdekit.linear import ScheduledProcess as Process
 from sdekit.typing import Prediction
 
 
-def solving(s: Setting, stepper: str, prediction: Prediction, eta: float) -> Call:
-    x, output, process = s.state(), 0.5 * s.state(), sk.VP()
+def solving(s: Setting, stepper: str, prediction: Prediction, eta: float, process: Process) -> Call:
+    x, output = s.state(), 0.5 * s.state()
     sde = sk.reverse_time(process, sk.score.from_model(lambda x, t: output, process, prediction), eta)
     grid = sk.grids.log_snr(process, s.steps)
     return lambda: sk.solve(sde, x, grid, stepper, noise=0 if eta else None)
 
 
-def k_diffusion(stepper: str, prediction: Prediction, theirs: str, eta: float = 0.0) -> Make:
-    """Beside a sampler of k-diffusion, which takes a denoiser; an SDE one draws from its Brownian tree."""
+def k_diffusion(stepper: str, prediction: Prediction, theirs: str, process: Process, eta: float = 0.0) -> Make:
+    """Beside a sampler of k-diffusion, which takes a denoiser and has α = 1; an SDE one draws from its Brownian tree."""
 
     def make(s: Setting) -> tuple[Call, Call]:
         from sdekit.interop.k_diffusion import sampling
@@ -35,7 +36,7 @@ def k_diffusion(stepper: str, prediction: Prediction, theirs: str, eta: float = 
         # Powers of two: torchsde warns where its interval and a level are rounded differently.
         sigmas = torch.logspace(6.0, -7.0, s.steps + 1, base=2.0, device=s.device, dtype=s.dtype)
         run = lambda: sample(lambda x, sigma: denoised, 64.0 * x, sigmas, disable=True)  # noqa: E731
-        return solving(s, stepper, prediction, eta), run
+        return solving(s, stepper, prediction, eta, process), run
 
     return make
 
@@ -56,7 +57,7 @@ def diffusers(stepper: str, prediction: Prediction, theirs: str, **options: Any)
                 state = scheduler.step(output, t, state, return_dict=False)[0]
             return state
 
-        return solving(s, stepper, prediction, 0.0), run
+        return solving(s, stepper, prediction, 0.0, sk.VP()), run
 
     return make
 
@@ -69,7 +70,7 @@ def randn(stepper: str, prediction: Prediction, eta: float = 1.0) -> Make:
             for _ in range(s.steps):
                 torch.randn(s.shape, dtype=s.dtype, device=s.device)
 
-        return solving(s, stepper, prediction, eta), run
+        return solving(s, stepper, prediction, eta, sk.VP()), run
 
     return make
 
@@ -80,11 +81,14 @@ _2M, _2M_SDE, _DPM = "k-diffusion 2M", "k-diffusion 2M SDE", "DPMSolverMultistep
 
 # Add a row here: for both shapes; a target is what issue and documentation promise.
 SAMPLERS = [
-    ("dpmpp-2m on x0", _2M, k_diffusion("dpmpp-2m", "sample", "dpmpp_2m"), 0.35, _K),
-    ("dpmpp-2m on epsilon", _2M, k_diffusion("dpmpp-2m", "epsilon", "dpmpp_2m"), 0.5, _K),
-    ("dpmpp-3m on x0", _2M, k_diffusion("dpmpp-3m", "sample", "dpmpp_2m"), 0.5, _K),
+    ("dpmpp-2m on x0, EDM", _2M, k_diffusion("dpmpp-2m", "sample", "dpmpp_2m", sk.EDM()), 0.35, _K),
+    ("dpmpp-2m on x0, VP", _2M, k_diffusion("dpmpp-2m", "sample", "dpmpp_2m", sk.VP()), 0.35, _K),
+    ("dpmpp-2m on epsilon, EDM", _2M, k_diffusion("dpmpp-2m", "epsilon", "dpmpp_2m", sk.EDM()), 0.5, _K),
+    ("dpmpp-2m on epsilon, VP", _2M, k_diffusion("dpmpp-2m", "epsilon", "dpmpp_2m", sk.VP()), 0.5, _K),
+    ("dpmpp-3m on x0, EDM", _2M, k_diffusion("dpmpp-3m", "sample", "dpmpp_2m", sk.EDM()), 0.5, _K),
+    ("dpmpp-3m on x0, VP", _2M, k_diffusion("dpmpp-3m", "sample", "dpmpp_2m", sk.VP()), 0.5, _K),
     ("dpmpp-2m on x0", "diffusers DPM++2M", diffusers("dpmpp-2m", "sample", _DPM), 0.15, _D),
-    ("dpmpp-2m on epsilon", "diffusers DPM++2M", diffusers("dpmpp-2m", "epsilon", _DPM), 0.2, _D),
+    ("dpmpp-2m on epsilon", "diffusers DPM++2M", diffusers("dpmpp-2m", "epsilon", _DPM), 0.15, _D),
     ("ddim on epsilon", "diffusers DDIM", diffusers("ddim", "epsilon", "DDIMScheduler", clip_sample=False), 0.35, _D),
     ("unipc-2 on epsilon", "diffusers UniPC-2", diffusers("unipc-2", "epsilon", "UniPCMultistepScheduler"), 0.2, _D),
     ("ddim on epsilon, eta 1", "torch.randn", randn("ddim", "epsilon"), 2.5, None),
@@ -93,7 +97,7 @@ SAMPLERS = [
 ]
 
 CONTESTS = [
-    Contest(work, beside, make, shape, 50, target, needs, full=work.startswith("unipc"))
+    Contest(work, beside, make, shape, 100, target, needs, full=work.startswith("unipc"))
     for work, beside, make, target, needs in SAMPLERS
     for shape in (_LATENT, _IMAGES)
 ]
@@ -103,7 +107,7 @@ CONTESTS += [
     Contest(
         "sde-dpmpp-2m on x0",
         _2M_SDE,
-        k_diffusion("sde-dpmpp-2m", "sample", "dpmpp_2m_sde", 1.0),
+        k_diffusion("sde-dpmpp-2m", "sample", "dpmpp_2m_sde", sk.EDM(), 1.0),
         shape,
         5,
         needs=_K,

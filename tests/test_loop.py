@@ -14,7 +14,7 @@ import sdekit as sk
 from sdekit.brownian import Increment
 from sdekit.linear import LinearProcess
 from sdekit.score import Score, centred, conversion, schedule_of
-from sdekit.steppers import Plan, PlannedStepper, loop, registry
+from sdekit.steppers import Plan, PlannedStepper, Row, host, loop, registry
 from sdekit.steppers.host import HostPlan, HostRow
 from sdekit.steppers.loop import Loop
 from sdekit.typing import Prediction
@@ -88,13 +88,14 @@ def test_the_law_is_that_of_the_plan(process: LinearProcess, prediction: Predict
 
 def passes(row: HostRow) -> tuple[int, int]:
     """Over the state, and those of them that make what a register keeps."""
-    terms = len(row.states) + len(row.outputs) + len(row.noises)
+    state = len(row.drawn) or len(row.states) - (row.states[0][1] == 1.0 and len(row.outputs) > 0)
+    terms = state + len(row.outputs) + len(row.noises)
     return terms, int(row.at is not None and row.kept != (0.0, 1.0))
 
 
 @pytest.mark.parametrize(
     ("stepper", "prediction", "wanted"),
-    [
+    [  # on VP
         ("ddim", "sample", (2, 0)),
         ("ddim", "epsilon", (2, 0)),
         ("ddim", "v_prediction", (2, 0)),
@@ -108,15 +109,37 @@ def passes(row: HostRow) -> tuple[int, int]:
 )
 def test_passes_of_a_row(stepper: str, prediction: Prediction, wanted: tuple[int, int]) -> None:
     times = sk.grids.log_snr(sk.VP(), 12).tolist()
-    host = HostPlan.of(planned(stepper, sk.VP(), 0.0, times), sk.VP().schedule, prediction)
-    assert passes(host.rows[8][0]) == wanted
+    made = HostPlan.of(planned(stepper, sk.VP(), 0.0, times), sk.VP().schedule, prediction)
+    assert passes(made.rows[8][0]) == wanted
 
 
-def test_a_coefficient_of_one_spares_the_product() -> None:
-    """On a schedule with α = 1 the ε-form carries the state as it is."""
-    times = sk.grids.log_snr(sk.EDM(), 8).tolist()
-    host = HostPlan.of(planned("dpm-1", sk.EDM(), 0.0, times), sk.EDM().schedule, "epsilon")
-    assert all(row.states == ((0, 1.0),) for step in host.rows for row in step)
+@pytest.mark.parametrize(
+    ("stepper", "prediction", "wanted"),
+    [
+        ("ddim", "sample", 1),
+        ("ddim", "epsilon", 1),
+        ("dpm-1", "score", 1),
+        ("dpmpp-2m", "sample", 2),
+        ("dpmpp-2m", "epsilon", 3),
+        ("dpmpp-3m", "sample", 3),
+    ],
+)
+def test_a_pass_less_where_alpha_is_one(stepper: str, prediction: Prediction, wanted: int) -> None:
+    """There the state is carried as it is, or drawn to an average."""
+    times = sk.grids.log_snr(sk.EDM(), 12).tolist()
+    made = HostPlan.of(planned(stepper, sk.EDM(), 0.0, times), sk.EDM().schedule, prediction)
+    assert passes(made.rows[8][0]) == (wanted, 0)
+
+
+def test_no_average_with_large_weights() -> None:
+    """x' = ½ x + 8 (D₀ − D₁) + ½ D₂ is one, and is not formed as one."""
+    one = lambda value: torch.tensor(value, dtype=torch.float64)  # noqa: E731
+    row = Row(0.5, {0: one(0.5)}, {0: one(8.0), 1: one(-8.0), 2: one(0.5)})
+    asked = Row(0.7, {0: one(1.0)})
+    plan = Plan([[asked], [asked], [row]], [[], [], []], "sample")
+    made = HostPlan.of(plan, sk.EDM().schedule, "sample")
+    assert made.rows[2][0].drawn == ()
+    assert made.rows[2][0].outputs == ((0, 8.0), (1, -8.0), (2, 0.5))
 
 
 # Rounding
@@ -185,6 +208,7 @@ def test_float32_stays_at_its_floor_for_every_network(
 
 def test_a_rounded_multiple_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """x·a for x + (a − 1)·x."""
+    monkeypatch.setattr(host, "_drawn", lambda states, outputs: ())
     monkeypatch.setattr(loop, "_formed", plain_product)
     assert floor("dpmpp-2m", sk.EDM(), 10) <= 1e-5
     assert floor("dpmpp-2m", sk.EDM(), 1000) > 1e-5

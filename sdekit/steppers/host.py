@@ -10,10 +10,15 @@ Scalars are free on the host, so that fewer suffice:
   one pass, into new memory, and no rounding error that forming D would not have.
 
 The first is taken where it costs one pass at most.
+
+Where α = 1 a row is an average, $\sum a + \sum b = 1$ or $\sum a = 1$. Then the registers beside the leading state x
+are averaged among themselves, and x is drawn to their average L: $x' = x + (1 - a)(L - x)$, one pass less than the
+sum, and one rounding.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +34,9 @@ from sdekit.typing import Prediction
 if TYPE_CHECKING:
     from sdekit.steppers.plan import Plan, Row
 
+_ONE = 1e-13  # coefficients as near to it are 1, but for rounding
+_UNEVEN = 4.0  # an average with weights above it cancels
+
 Terms = tuple[tuple[int, float], ...]
 """Registers by age, or draws by number, with their coefficients."""
 
@@ -43,7 +51,11 @@ class HostRow:
     """The register of the output keeps p·y + q·o: (0, 1) for o itself, else one of the two is 1."""
     states: Terms
     """One at least; a coefficient of 1 comes first."""
+    drawn: tuple[tuple[bool, int, float], ...]
+    """What the leading state is drawn to, instead of ``states`` after it: output or state, its age, and its weight
+    beside what comes before."""
     outputs: Terms
+    """What is added to that."""
     noises: Terms
     """Of increments, so that a coefficient of a normal is divided by √|t − s|."""
 
@@ -73,7 +85,8 @@ class HostPlan:
         left = iter(flat)
         rows = [[next(left) for _ in step] for step in plan.rows]
         states = 1 + max((age for row in flat for age, _ in row.states), default=0)
-        outputs = 1 + max((age for row in flat for age, _ in row.outputs), default=0)
+        drawn = [age for row in flat for is_output, age, _ in row.drawn if is_output]
+        outputs = 1 + max([*drawn, *(age for row in flat for age, _ in row.outputs)], default=0)
         return cls(rows, plan.draws, states, outputs)
 
 
@@ -107,7 +120,11 @@ def fold(plan: Plan, schedule: Schedule, native: Prediction) -> list[HostRow]:
                 y = i - about[number]
                 states[y] = states.get(y, 0.0) + c * a
         noises = tuple([(j, c * scale[j]) for j, c in _floats(row.noises)])
-        host.append(HostRow(row.at, kept, _led(states), tuple(outputs.items()), noises))
+        led = _led(states)
+        drawn = _drawn(led, outputs)
+        if any(is_output for is_output, _, _ in drawn):
+            outputs = {}
+        host.append(HostRow(row.at, kept, led, drawn, tuple(outputs.items()), noises))
     return host
 
 
@@ -138,4 +155,19 @@ def _floats(weights: Mapping[int, Tensor]) -> list[tuple[int, float]]:
 
 def _led(states: dict[int, float]) -> Terms:
     """With a coefficient of 1 first, where there is one; the newest state times 0 if there is no state at all."""
-    return tuple(sorted(states.items(), key=lambda term: term[1] != 1.0)) or ((0, 0.0),)
+    exact = {age: 1.0 if abs(a - 1.0) <= _ONE else a for age, a in states.items()}
+    return tuple(sorted(exact.items(), key=lambda term: term[1] != 1.0)) or ((0, 0.0),)
+
+
+def _drawn(states: Terms, outputs: Mapping[int, float]) -> tuple[tuple[bool, int, float], ...]:
+    """The registers whose average the leading state is drawn to; none where the row is no average, or an uneven one."""
+    (_, a), *others = states
+    older = [(False, age, c) for age, c in others]
+    for chain in (older + [(True, age, b) for age, b in outputs.items()], older):
+        total, weighed = 0.0, []
+        for is_output, age, c in chain:
+            total += c
+            weighed.append((is_output, age, c / total if total else math.inf))
+        if chain and a != 1.0 and abs(a + total - 1.0) <= _ONE and all(abs(w) <= _UNEVEN for _, _, w in weighed):
+            return tuple(weighed)
+    return ()

@@ -47,14 +47,16 @@ class Loop:
         output = self._score.output(at, uncentred(self._process, at, y))
         p, q = kept
         if p == 0.0:
-            return output
+            return output.to(y.dtype)  # itself, unless a network answers in a narrower type
         return torch.add(output, y, alpha=p) if q == 1.0 else torch.add(y, output, alpha=q)
 
 
 def _formed(row: HostRow, states: list[Tensor], outputs: list[Tensor], increments: Sequence[Increment]) -> Tensor:
     (age, a), *others = row.states
     answers: Sequence[tuple[int, float]] = row.outputs
-    if a == 1.0 and answers:
+    if row.drawn:
+        new, others = torch.lerp(states[age], _average(row, states, outputs), 1.0 - a), []
+    elif a == 1.0 and answers:
         (i, b), *answers = answers
         new = torch.add(states[age], outputs[i], alpha=b)
     elif 0.5 < a < 2.0:
@@ -68,3 +70,12 @@ def _formed(row: HostRow, states: list[Tensor], outputs: list[Tensor], increment
     for j, c in row.noises:
         new.add_(increments[j].w, alpha=c)
     return new
+
+
+def _average(row: HostRow, states: list[Tensor], outputs: list[Tensor]) -> Tensor:
+    """What the leading state is drawn to."""
+    (is_output, age, _), *more = row.drawn
+    average = outputs[age] if is_output else states[age]
+    for is_output, age, w in more:
+        average = torch.lerp(average, outputs[age] if is_output else states[age], w)
+    return average
