@@ -80,8 +80,8 @@ def _report(case: Case, x: Tensor, noise: object, solution: Solution) -> Iterabl
     yield from _moments(final, case.truth)
     yield from _distance(final, case)
     yield from _pathwise(case, x, noise, solution, good)
-    for name, value in case.beside.items():
-        yield name, f"{value:.4g}, whatever the solver"
+    for name, distance in case.beside.items():
+        yield name, f"{distance:.4g}, whatever the solver"
 
 
 def _status(solution: Solution) -> str:

@@ -105,9 +105,7 @@ def _balance(stepper: Stepper) -> str:
 
     y = moved(x, z, torch.full((n,), -_SURE, dtype=torch.float64))
     back = (x - y - gamma * target.score(y)) / (2.0 * gamma) ** 0.5
-    flows = [
-        target.log_prob(a) - 0.5 * w.square().sum(1) + accepting(a, w, b) for a, w, b in ((x, z, y), (y, back, x))
-    ]
+    flows = [target.log_prob(a) - 0.5 * w.square().sum(1) + accepting(a, w, b) for a, w, b in ((x, z, y), (y, back, x))]
     off = float((flows[0] - flows[1]).abs().max())
     require(bool((x != y).any(1).all()), "it does not move even where it accepts")
     require(off < 1e-9, f"the flows x → y and y → x differ by a factor of {off:.2g} in the logarithm")
