@@ -26,7 +26,7 @@ def solving(s: Setting, stepper: str, prediction: Prediction, eta: float, proces
 
 
 def k_diffusion(stepper: str, prediction: Prediction, theirs: str, process: Process, eta: float = 0.0) -> Make:
-    """Beside a sampler of k-diffusion, which takes a denoiser and has α = 1; an SDE one draws from its Brownian tree."""
+    """Beside a sampler of k-diffusion, which takes a denoiser and has α = 1; one of an SDE draws from its tree."""
 
     def make(s: Setting) -> tuple[Call, Call]:
         from sdekit.interop.k_diffusion import sampling

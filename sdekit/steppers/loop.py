@@ -55,7 +55,7 @@ def _formed(row: HostRow, states: list[Tensor], outputs: list[Tensor], increment
     (age, a), *others = row.states
     answers: Sequence[tuple[int, float]] = row.outputs
     if row.drawn:
-        new, others = torch.lerp(states[age], _average(row, states, outputs), 1.0 - a), []
+        new, others = _drawn(row, states, outputs), []
     elif a == 1.0 and answers:
         (i, b), *answers = answers
         new = torch.add(states[age], outputs[i], alpha=b)
@@ -72,10 +72,12 @@ def _formed(row: HostRow, states: list[Tensor], outputs: list[Tensor], increment
     return new
 
 
-def _average(row: HostRow, states: list[Tensor], outputs: list[Tensor]) -> Tensor:
-    """What the leading state is drawn to."""
+def _drawn(row: HostRow, states: list[Tensor], outputs: list[Tensor]) -> Tensor:
+    """The leading state, drawn to the average of others."""
+    lead, a = row.states[0]
     (is_output, age, _), *more = row.drawn
     average = outputs[age] if is_output else states[age]
-    for is_output, age, w in more:
-        average = torch.lerp(average, outputs[age] if is_output else states[age], w)
-    return average
+    for i, (is_output, age, w) in enumerate(more):
+        register = outputs[age] if is_output else states[age]
+        average = average.lerp_(register, w) if i else torch.lerp(average, register, w)
+    return torch.lerp(states[lead], average, 1.0 - a)
