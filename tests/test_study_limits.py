@@ -58,7 +58,9 @@ def arithmetic(levels: int) -> sk.DiscreteVE:
 
 
 @pytest.mark.parametrize(
-    ("chain", "slip"), [("ddpm", doubled), ("ddpm", rooted), ("ddpm", late), ("smld", arithmetic)], ids=lambda v: str(v)
+    ("chain", "slip"),
+    [("ddpm", doubled), ("ddpm", rooted), ("ddpm", late), ("smld", arithmetic)],
+    ids=lambda v: getattr(v, "__name__", v),
 )
 def test_a_slip_in_a_chain_is_seen(chain, slip):
     limit = limits.LIMITS[chain]

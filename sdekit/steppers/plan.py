@@ -16,7 +16,7 @@ Notation: a step goes s → t towards the data, $h = \lambda_t - \lambda_s > 0$;
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -82,7 +82,8 @@ class PlannedStepper(Stepper):
                 f"{self.spec.name} looks back over {least} steps and cannot take {steps}: give {least} steps or more, "
                 "or take a method of lower order."
             )
-        plan = _planned(self, schedule, sde.eta, tuple(times), sde.score.prediction)
+        make = _planned if isinstance(schedule, Hashable) else _planned.__wrapped__
+        plan = make(self, schedule, sde.eta, tuple(times), sde.score.prediction)
         own_noise = sde.eta == 0.0 and any(plan.draws)
         return Prepared(plan.draws, Loop(sde.score, process, plan, times), noise_like_state=own_noise)
 
