@@ -119,7 +119,9 @@ def test_it_refuses_what_it_cannot_run_on(options: dict[str, str], message: str,
 
 @pytest.mark.slow
 def test_a_selection_is_run_shown_and_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out = bench.run(quick=True, out=tmp_path / "new" / "bench.json", select="normals or (dpmpp-2m-vp and 1000x1 and not sde)")
+    out = bench.run(
+        quick=True, out=tmp_path / "new" / "bench.json", select="normals or (dpmpp-2m-vp and 1000x1 and not sde)"
+    )
     written = json.loads(out.read_text())
     assert {row["kind"] for row in written["rows"]} == {"contest", "solver"}
     assert all(row["ratio"] > 0 and row["seconds_per_step"] > 0 for row in written["rows"])
