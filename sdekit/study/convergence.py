@@ -18,8 +18,11 @@ from typing import Any, final
 from sdekit import problems
 from sdekit.errors import SdekitError
 from sdekit.problems import Problem
+from sdekit.reverse import Reverse
+from sdekit.score import schedule_of
 from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
+from sdekit.steppers.plan import PlannedStepper
 from sdekit.study.settings import CONVERGENCE, Settings
 from sdekit.study.tasks import Records, Result, Task, grid_facts
 from sdekit.verify import OrderEstimate, fit_order, law_error
@@ -79,10 +82,10 @@ def _possible(run: Run) -> bool:
     problem, stepper = run.make()
     if registry.obstacle(stepper.spec, problem.sde) is not None:
         return False
-    if stepper.spec.kind == "chain" and not stepper.spec.weak:
-        return False  # it has no order
+    if stepper.spec.kind != "exact" and declared_order(stepper, run.eta, run.problem) is None:
+        return False  # it promises no order there
     try:
-        stepper.prepare(problem.sde, problem.grid(2).tolist())
+        stepper.prepare(problem.sde, problem.grid(max(2, stepper.spec.min_steps)).tolist())
         law_method(problem, stepper)
     except SdekitError:
         return False
@@ -117,7 +120,16 @@ def tasks(settings: Settings) -> Iterator[Task]:
 
 def _error(run: Run, steps: int, _: Records) -> Result:
     problem, stepper = run.make()
-    return Result({"evaluations": steps * stepper.spec.evaluations, "w2": law_error(problem, stepper, steps)})
+    return Result({"evaluations": _evaluations(problem, stepper, steps), "w2": law_error(problem, stepper, steps)})
+
+
+def _evaluations(problem: Problem, stepper: Stepper, steps: int) -> int:
+    """Of a run; a p-step method may start with more of them."""
+    if not isinstance(stepper, PlannedStepper) or not isinstance(problem.sde, Reverse):
+        return steps * stepper.spec.evaluations
+    schedule = schedule_of(problem.sde.linear_process)
+    plan = stepper.plan(schedule, problem.sde.eta, problem.grid(steps))
+    return sum(row.at is not None for rows in plan.rows for row in rows)
 
 
 def declared_order(stepper: Stepper, eta: float, problem: str) -> float | None:

@@ -36,7 +36,7 @@ class Task:
     """One record to be computed.
 
     Attributes:
-        part: ``marginals``, ``convergence``, ``rewind``, ``digits``, ``peers``, ``langevin``, ``limits`` or ``accuracy``.
+        part: Its name in :data:`sdekit.study.parts.PARTS`.
         name: The rest of the key, such as ``vp-gaussian/ddim/eta=0.5/steps=64``.
         about: What the record is about: problem, solver, eta, steps, grid, dtype.
         compute: The work, given the records before it.
