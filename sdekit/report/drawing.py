@@ -34,6 +34,11 @@ _SOLVERS = {
     "milstein": (RED, "o"),
     "sra1": (TEAL, "h"),
     "sri1w1": ("#a0428a", "<"),
+    "edm-heun": ("#7a9a2e", "^"),
+    "deis-3": ("#3d5a80", "d"),
+    "unipc-2": ("#c2571a", "X"),
+    "seeds2": ("#8c6d31", "p"),
+    "predictor-corrector": ("#5f6b7a", ">"),
 }
 _OTHERS = (("#6b6b00", ">"), ("#3d5a80", "d"))
 _DASHES = {0.0: "-", 0.5: (0, (4, 1.6)), 1.0: "-"}
