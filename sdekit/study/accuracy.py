@@ -19,6 +19,10 @@ CALLS, QUICK_CALLS = (10, 20, 40, 80, 160, 320), (10, 20, 40)
 QUICK_AS_USED = (10, 20, 50)
 
 
+QUICK_SOLVERS = ("unipc-3", "v-abm-4", "sde-dpmpp-2m", "er-sde-3", "sigma-midpoint")
+"""What a quick study takes of ours, beside its other solvers."""
+
+
 def tasks(settings: Settings) -> Iterator[Task]:
     """A record for every sampler whose library is installed."""
     if "accuracy" not in settings.problems:
@@ -38,8 +42,9 @@ def tasks(settings: Settings) -> Iterator[Task]:
 def _takes_part(settings: Settings, library: str, method: str) -> bool:
     if library != "sdekit":
         return peer_versions()[library] is not None
-    whole = settings.solvers == SOLVERS and not settings.quick
-    return whole or method.partition(",")[0] in settings.solvers or method.startswith(("v-abm-5", "solve("))
+    name, usual = method.partition(",")[0], settings.solvers == SOLVERS
+    chosen = (usual and not settings.quick) or name in (*settings.solvers, *(QUICK_SOLVERS if usual else ()))
+    return chosen or method.startswith(("v-abm-5", "solve("))
 
 
 def _about(library: str, method: str, measure: str) -> dict[str, str | None]:
