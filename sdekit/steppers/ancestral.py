@@ -8,8 +8,6 @@ SMLD.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal, final, get_args
 
 import torch
@@ -19,8 +17,7 @@ from sdekit.errors import unknown_name
 from sdekit.schedules import Schedule
 from sdekit.steppers.base import Spec
 from sdekit.steppers.ddim import DDIM
-from sdekit.steppers.plan import Plan, PlannedStepper, Row, h_of
-from sdekit.typing import Prediction
+from sdekit.steppers.plan import Plan, PlannedStepper, h_of, one_row_a_step
 
 Variance = Literal["posterior", "beta"]
 
@@ -39,16 +36,6 @@ def _spec(name: str, summary: str, reference: str, alias: str | None = None) -> 
         needs_schedule=True,
         alias=alias,
     )
-
-
-def _one_row_a_step(
-    times: Tensor, prediction: Prediction, states: Tensor, outputs: Tensor, noises: Tensor | None
-) -> Plan:
-    at = times.tolist()
-    columns: list[Sequence[Tensor]] = [states.unbind(), outputs.unbind()]
-    kicks = [{} for _ in states] if noises is None else [{0: c} for c in noises.unbind()]
-    rows = [[Row(t, {0: a}, {0: b}, c)] for t, a, b, c in zip(at, *columns, kicks, strict=False)]
-    return Plan(rows, [[] if noises is None else [i] for i in pairwise(at)], prediction)
 
 
 @final
@@ -97,7 +84,7 @@ def _larger_variance(schedule: Schedule, times: Tensor) -> Plan:
     lost = -torch.expm1(-2.0 * h_of(schedule, times))
     alpha = schedule.alpha(times)
     kept = alpha[1:] / alpha[:-1]
-    return _one_row_a_step(times, "epsilon", kept, -kept * sigma[:-1] * lost, sigma[:-1] * torch.sqrt(lost))
+    return one_row_a_step(times, "epsilon", kept, -kept * sigma[:-1] * lost, sigma[:-1] * torch.sqrt(lost))
 
 
 @final
@@ -148,4 +135,4 @@ class ReverseDiffusion(PlannedStepper):
         lost = -torch.expm1(-2.0 * h_of(schedule, times))  # G²/σ_s²
         outputs = -0.5 * (1.0 + eta**2) * sigma * lost
         noises = eta * sigma * torch.sqrt(lost) if eta else None
-        return _one_row_a_step(times, "epsilon", 2.0 - alpha[:-1] / alpha[1:], outputs, noises)
+        return one_row_a_step(times, "epsilon", 2.0 - alpha[:-1] / alpha[1:], outputs, noises)

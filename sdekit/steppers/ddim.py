@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdekit.schedules import Schedule
 from sdekit.steppers.base import Spec
-from sdekit.steppers.plan import Plan, PlannedStepper, Row, h_of
+from sdekit.steppers.plan import Plan, PlannedStepper, h_of, one_row_a_step
 
 
 @final
@@ -47,12 +47,5 @@ class DDIM(PlannedStepper):
         rho = torch.sqrt(1.0 - fresh)
         # 1 − ρe^{−h} = (1 − ρ) + ρ(1 − e^{−h}), and 1 − ρ = (s²/σ_t²)/(1 + ρ): nothing cancels.
         onto_denoised = fresh / (1.0 + rho) - rho * torch.expm1(-h)
-        a = (sigma[1:] / sigma[:-1] * rho).unbind()
-        b = (alpha[1:] * onto_denoised).unbind()
-        c = (sigma[1:] * torch.sqrt(fresh)).unbind()
-        at = times.tolist()
-        steps = range(len(h))
-        noisy = eta > 0.0
-        rows = [[Row(at[k], {0: a[k]}, {0: b[k]}, {0: c[k]} if noisy else {})] for k in steps]
-        draws = [[(at[k], at[k + 1])] if noisy else [] for k in steps]
-        return Plan(rows, draws, "sample")
+        noises = sigma[1:] * torch.sqrt(fresh) if eta > 0.0 else None
+        return one_row_a_step(times, "sample", sigma[1:] / sigma[:-1] * rho, alpha[1:] * onto_denoised, noises)

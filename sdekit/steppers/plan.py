@@ -1,4 +1,4 @@
-r"""Planned methods: exponential integrators as tables of coefficients, and the one loop that runs them.
+r"""Planned methods: exponential integrators as tables of coefficients.
 
 Every diffusion sampler is linear in states, network outputs and noises. So a method is a function
 ``plan(schedule, eta, times) -> Plan``, and a :class:`Plan` lists, step by step, rows. A row asks the network about the
@@ -19,6 +19,7 @@ from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -95,6 +96,17 @@ def _planned(
     """The plan of a run; sampling again on the same grid finds it made."""
     plan = stepper.plan(schedule, eta, torch.tensor(times, dtype=torch.float64))
     return HostPlan.of(plan, schedule, native)
+
+
+def one_row_a_step(
+    times: Tensor, prediction: Prediction, states: Tensor, outputs: Tensor, noises: Tensor | None
+) -> Plan:
+    """The plan of a method that asks once a step and keeps no history; coefficients of shape (N,)."""
+    at = times.tolist()
+    kicks = [{} for _ in states] if noises is None else [{0: c} for c in noises.unbind()]
+    columns = zip(at, states.unbind(), outputs.unbind(), kicks, strict=False)
+    rows = [[Row(t, {0: a}, {0: b}, c)] for t, a, b, c in columns]
+    return Plan(rows, [[] if noises is None else [i] for i in pairwise(at)], prediction)
 
 
 def h_of(schedule: Schedule, times: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, final
+from typing import Literal, final
 
 from sdekit.driver import solve
 from sdekit.errors import SdekitError
@@ -57,19 +57,12 @@ def contenders() -> Iterator[Contender]:
         if stepper.spec.kind == "plan" and stepper.spec.alias is None:
             yield from _ours(name, stepper())
             if issubclass(stepper, Family) and stepper.spec.min_steps > 2:
-                yield from _ours(f"{name}, ramp", _ramped(stepper), ("flow",))
+                yield from _ours(f"{name}, ramp", stepper(start="ramp"), ("flow",))  # type: ignore[call-arg]
     yield from _ours("v-abm-5, ramp", VABM(5, start="ramp"), ("flow",))
     for peer in all_peers():
         if peer.library in SAMPLERS and peer.measure in ("flow", "w2"):
             kind: Kind = "flow" if peer.measure == "flow" else "w2"
             yield Contender(peer.library, peer.method, kind, partial(_of_peer, peer))
-
-
-def _ramped(member: type[Family]) -> Stepper:
-    """Of a member of a family, with a start at one evaluation a step."""
-    family: Any = member.__bases__[0]
-    stepper: Stepper = family(registry.get(member.spec.name).order, start="ramp")  # type: ignore[attr-defined]
-    return stepper
 
 
 def _ours(method: str, stepper: Stepper, kinds: tuple[Kind, ...] = ("flow", "w2")) -> Iterator[Contender]:
