@@ -95,8 +95,6 @@ def grid_of(
     grid: Tensor | Sequence[float] | None,
     steps: int | None,
     safe_at: frozenset[End] = frozenset(),
-    *,
-    to_data: bool | None = None,
 ) -> Tensor:
     """The grid that was given, or the default one, checked against the problem.
 
@@ -105,14 +103,17 @@ def grid_of(
         grid: Times; None for the default.
         steps: Number of steps of the default grid.
         safe_at: The singular ends of a schedule on which it may stand.
-        to_data: Whether the rectified grid, the default for the default stepper, goes down to t = 0; None for the
-            default grid of other steppers, uniform in log-SNR.
     """
-    if grid is not None and steps is not None:
-        raise SdekitError(f"Give a grid or steps, not both; got a grid and steps = {steps}.")
-    nodes = grids.from_times(default_grid(sde, steps, to_data) if grid is None else grid)
+    nodes = _nodes(sde, grid, steps, None)
     check_times(sde, nodes, safe_at)
     return nodes
+
+
+def _nodes(sde: SDE, grid: Tensor | Sequence[float] | None, steps: int | None, to_data: bool | None) -> Tensor:
+    """The grid that was given, or the default one."""
+    if grid is not None and steps is not None:
+        raise SdekitError(f"Give a grid or steps, not both; got a grid and steps = {steps}.")
+    return grids.from_times(default_grid(sde, steps, to_data) if grid is None else grid)
 
 
 def grid_and_stepper(
@@ -128,10 +129,11 @@ def grid_and_stepper(
         chosen = registry.get(stepper)
         registry.check(chosen, sde)
         return grid_of(sde, grid, steps, chosen.spec.safe_at), chosen
-    nodes = grid_of(sde, grid, steps, frozenset({"noiseless"}), to_data=to_data)
+    nodes = _nodes(sde, grid, steps, to_data)
     chosen = default_stepper(sde, len(set(nodes.tolist())) - 1)
     registry.check(chosen, sde)
-    check_times(sde, nodes, chosen.spec.safe_at)
+    # Not on α = 0, which is safe only for networks that do not predict the noise: whoever knows that names a stepper.
+    check_times(sde, nodes, chosen.spec.safe_at & {"noiseless"})
     return nodes, chosen
 
 
@@ -145,7 +147,11 @@ def default_stepper(sde: SDE, steps: int) -> Stepper:
 
 
 def default_grid(sde: SDE, steps: int | None, to_data: bool | None = None) -> Tensor:
-    """``steps`` steps over the process's default range; backwards uniform in log-SNR, or rectified, maybe to t = 0."""
+    """``steps`` steps over the process's default range.
+
+    Backwards they are uniform in log-SNR where ``to_data`` is None; else they are the rectified grid of the default
+    stepper, which goes down to t = 0 if ``to_data`` is true.
+    """
     process = sde.process if isinstance(sde, Reverse) else sde
     if steps is None or not isinstance(process, LinearProcess):
         raise SdekitError(

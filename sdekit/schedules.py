@@ -64,6 +64,10 @@ class Schedule(ABC):
         r"""$\alpha_t$."""
         return el.exp(self.log_alpha(t))
 
+    def time_on_path(self, u: Scalar) -> Scalar:
+        r"""The time with $\sigma/(\alpha + \sigma)$ = ``u``, strictly between 0 and 1: $\lambda = \log((1 - u)/u)$."""
+        return self.time_at(el.log1p(-u) - el.log(u))
+
 
 class PreservingSchedule(Schedule):
     r"""Variance-preserving schedules, $\alpha^2 + \sigma^2 = 1$, from $B = -2\log\alpha$.

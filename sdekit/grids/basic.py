@@ -156,8 +156,7 @@ def rectified(process: Timed, steps: int, t_min: float | None = None, t_max: flo
         return on_path(t) ** (1.0 / kappa)
 
     def inverse(w: Tensor) -> Tensor:
-        u = w**kappa
-        return schedule.time_at(torch.log1p(-u) - torch.log(u))
+        return schedule.time_on_path(w**kappa)
 
     if not onward:
         return _between(process, steps, t_min, t_max, clock, inverse)

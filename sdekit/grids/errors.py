@@ -110,7 +110,7 @@ def _attached(schedule: Schedule, prediction: Prediction, at: float, s: Tensor, 
         return schedule.time_at(torch.lerp(start, stop, share))
     first, last, inner = torch.sigmoid(-start), torch.sigmoid(-stop), torch.sigmoid(-here)
     u = torch.lerp(first, last, ((inner - first) / (last - first)).detach())
-    return schedule.time_at(torch.log1p(-u) - torch.log(u))
+    return schedule.time_on_path(u)
 
 
 def target(

@@ -305,7 +305,7 @@ class Rectified(Form):
 
     def between(self, s: Levels, t: Levels, fraction: float) -> Levels:
         u = torch.lerp(self.clock(s), self.clock(t), fraction)
-        return Levels.at(s.schedule, s.schedule.time_at(torch.log1p(-u) - torch.log(u)))
+        return Levels.at(s.schedule, s.schedule.time_on_path(u))
 
     def carried(self, s: Levels, t: Levels, eta: float) -> Tensor:
         return (t.alpha + t.sigma) / (s.alpha + s.sigma)
