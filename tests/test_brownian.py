@@ -10,7 +10,8 @@ import torch
 
 import sdekit as sk
 from sdekit import random
-from sdekit.brownian import _BLOCK_NORMALS, BrownianGrid, PathNoise, RecordedBrownian, StepNoise
+from sdekit.brownian import BrownianGrid, PathNoise, RecordedBrownian, StepNoise
+from sdekit.brownian.steps import _BLOCK_NORMALS
 from sdekit.errors import SdekitError
 
 

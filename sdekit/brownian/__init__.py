@@ -1,0 +1,22 @@
+"""Brownian paths: noise as data, an argument of every solver."""
+
+from sdekit.brownian.clock import Clock, snr_clock
+from sdekit.brownian.grid import BrownianGrid, GridPath
+from sdekit.brownian.increment import BrownianPath, Increment, Interval, Levy, Noise
+from sdekit.brownian.recorded import RecordedBrownian
+from sdekit.brownian.steps import PathNoise, StepNoise
+
+__all__ = [
+    "BrownianGrid",
+    "BrownianPath",
+    "Clock",
+    "GridPath",
+    "Increment",
+    "Interval",
+    "Levy",
+    "Noise",
+    "PathNoise",
+    "RecordedBrownian",
+    "StepNoise",
+    "snr_clock",
+]
