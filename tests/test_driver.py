@@ -16,6 +16,7 @@ from torch import Tensor
 import sdekit as sk
 from sdekit import random
 from sdekit.dynamics import SDE
+from sdekit.observe import finite_samples
 from sdekit.reverse import Reverse
 from sdekit.score import Score
 from sdekit.solution import Status
@@ -530,3 +531,13 @@ def test_a_solution_with_gradients_can_be_kept(tmp_path: Path, randn: Randn) -> 
     solution = run("heun", randn(3, 2).requires_grad_(), save="all")
     solution.save(tmp_path / "a")
     assert torch.equal(sk.Solution.load(tmp_path / "a").xs, solution.xs.detach().cpu())
+
+
+@pytest.mark.parametrize(
+    ("value", "finite"), [(1.0, True), (3e38, True), (math.nan, False), (math.inf, False), (-math.inf, False)]
+)
+def test_finite_samples_are_told_apart(value, finite):
+    x = torch.full((3, 4, 5), 3e38)  # the sum overflows, the states do not
+    x[1, 2, 3] = value
+    assert finite_samples(x).tolist() == [True, finite, True]
+    assert finite_samples(torch.ones(3, 4)).tolist() == [True] * 3
