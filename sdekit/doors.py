@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from sdekit import grids, random
+from sdekit import grids
 from sdekit.brownian import BrownianPath, GridPath, Noise, PathNoise, RecordedBrownian, StepNoise
 from sdekit.dynamics import SDE, noise_shape
 from sdekit.errors import SdekitError
 from sdekit.fresh import Joined, RecordedFresh, fresh_source
+from sdekit.keys import Keys, Paths, Seed
 from sdekit.linear import LinearProcess
 from sdekit.observe import finite_samples
 from sdekit.reverse import Reverse
@@ -169,6 +171,44 @@ def default_grid(sde: SDE, steps: int | None, to_data: bool | None = None) -> Te
     return grids.rectified(process, steps + 1)[:-1]  # the last step is that to t = 0
 
 
+def noise_of(noise: Seed | BrownianPath | None, paths: Paths | None, x: Tensor) -> Keys | BrownianPath | None:
+    """What the noise of a run is made of, for every sample of ``x``; None if nothing was given.
+
+    Args:
+        noise: As given to :func:`sdekit.solve`.
+        paths: As given to :func:`sdekit.solve`.
+        x: Initial states.
+
+    Raises:
+        SdekitError: neither a seed nor a path, paths beside a path, or not one for every sample.
+    """
+    if isinstance(noise, BrownianPath):
+        if paths is not None:
+            raise SdekitError("paths belongs to noise=seed; a Brownian path has its own paths= argument.")
+        return noise
+    if noise is None and paths is None:
+        return None
+    if not (noise is None or isinstance(noise, int | Generator | list | tuple)):
+        raise SdekitError(
+            "noise must be a seed (an int), a torch.Generator or one per sample, or a Brownian path; "
+            f"got {type(noise).__name__}: {noise!r}."
+        )
+    return Keys.of(noise, paths, len(x), x.device)
+
+
+def noise_facts(noise: Keys | BrownianPath | None) -> dict[str, Any]:
+    """The noise in a provenance: ``noise=`` and ``paths=`` that make it again, or the kind of path."""
+    if isinstance(noise, Keys):
+        return {"noise": noise.seed, "paths": _listed(noise.paths)}
+    return {"noise": None if noise is None else type(noise).__name__, "paths": None}
+
+
+def _listed(paths: Paths | None) -> list[int] | None:
+    if isinstance(paths, Tensor):
+        return [int(number) for number in paths.tolist()]
+    return None if paths is None else [int(number) for number in paths]
+
+
 def noise_event(sde: SDE, x: Tensor, prepared: Prepared, start: float) -> torch.Size | None:
     """Event shape of the noise that a run draws; None for a deterministic run."""
     if not any(prepared.draws):
@@ -182,17 +222,16 @@ def noise_source(
     stepper: Stepper,
     prepared: Prepared,
     start: float,
-    noise: int | BrownianPath | None,
-    paths: Sequence[int] | Tensor | None,
+    noise: Keys | BrownianPath | None,
 ) -> Noise | None:
     """Where the driver draws from; None for a deterministic run."""
     if not any(prepared.fresh):
-        return _path_source(sde, x, stepper, prepared, start, noise, paths)
+        return _path_source(sde, x, stepper, prepared, start, noise)
     if noise is None:
         raise SdekitError(f"{stepper.spec.name} is random on any problem: give noise=seed (an integer).")
     path = noise.path if isinstance(noise, RecordedFresh) else noise
-    increments = _path_source(sde, x, stepper, prepared, start, path, paths)
-    beside = fresh_source(noise, x, paths, prepared.fresh)
+    increments = _path_source(sde, x, stepper, prepared, start, path)
+    beside = fresh_source(noise, x, prepared.fresh)
     return beside if increments is None else Joined((increments, beside))
 
 
@@ -202,24 +241,19 @@ def _path_source(
     stepper: Stepper,
     prepared: Prepared,
     start: float,
-    noise: int | BrownianPath | None,
-    paths: Sequence[int] | Tensor | None,
+    noise: Keys | BrownianPath | None,
 ) -> Noise | None:
     """The increments of the steps; None where they draw none."""
     event, kind = noise_event(sde, x, prepared, start), stepper.spec.increments
     if event is None:
         return None
     if noise is None:
-        raise SdekitError("This problem is stochastic: give noise=seed (an integer), or a Brownian path.")
-    if isinstance(noise, int):
-        keys = random.path_keys(noise, len(x) if paths is None else paths, x.device)
-        if len(keys) != len(x):
-            raise SdekitError(f"paths has {len(keys)} entries for {len(x)} samples: give one per sample.")
-        return StepNoise(keys, event, x.dtype, prepared.draws, kind)
-    if not isinstance(noise, BrownianPath):
-        raise SdekitError(f"noise must be a seed (an int) or a Brownian path; got {type(noise).__name__}: {noise!r}.")
-    if paths is not None:
-        raise SdekitError("paths belongs to noise=seed; a Brownian path has its own paths= argument.")
+        raise SdekitError(
+            "This problem is stochastic: give noise=seed (an integer), or a Brownian path, or seeds, one per sample, "
+            "as paths=."
+        )
+    if isinstance(noise, Keys):
+        return StepNoise(noise.values, event, x.dtype, prepared.draws, kind)
     if tuple(noise.shape) != (len(x), *event):
         raise SdekitError(
             f"The Brownian path has shape {tuple(noise.shape)}; this problem needs {(len(x), *event)}, "
@@ -228,16 +262,21 @@ def _path_source(
     intervals = [(min(i), max(i)) for step in prepared.draws for i in step]
     if isinstance(noise, GridPath):
         noise.require(t for interval in intervals for t in interval)
-    if kind == "three-point" and not isinstance(noise, RecordedBrownian):
+    if kind == "two-point" or (kind == "three-point" and not isinstance(noise, RecordedBrownian)):
         raise SdekitError(
-            f"{stepper.spec.name} is a weak method: it draws three-point variables and cannot follow a Brownian path. "
+            f"{stepper.spec.name} is a weak method: it draws {kind} variables and cannot follow a Brownian path. "
             "Give noise=seed."
         )
     first = noise.increment(*intervals[0])
-    if kind == "space-time" and first.h is None:
+    if kind in ("space-time", "full") and first.space_time is None:
         raise SdekitError(
             f"{stepper.spec.name} needs space-time Lévy areas, which this path does not know: build it with "
-            'levy="space-time".'
+            f'levy="{kind}".'
+        )
+    if kind == "full" and first.areas is None:
+        raise SdekitError(
+            f"{stepper.spec.name} needs the Lévy areas of pairs of noises, which this path does not know: build it with "
+            'levy="full".'
         )
     drawn = first.w
     if drawn.device != x.device or tuple(drawn.shape) != tuple(noise.shape):

@@ -17,6 +17,7 @@ from sdekit.brownian import BrownianPath, Noise
 from sdekit.dynamics import SDE
 from sdekit.ends import End
 from sdekit.errors import SdekitError, unknown_name
+from sdekit.keys import Paths, Seed
 from sdekit.linear import LinearProcess
 from sdekit.observe import Counter, finite_samples, observe
 from sdekit.reverse import Reverse
@@ -35,8 +36,8 @@ def solve(
     grid: Tensor | Sequence[float] | None = None,
     stepper: str | Stepper | None = None,
     *,
-    noise: int | BrownianPath | None = None,
-    paths: Sequence[int] | Tensor | None = None,
+    noise: Seed | BrownianPath | None = None,
+    paths: Paths | None = None,
     save: Save = "final",
     end: End = "stop",
     steps: int | None = None,
@@ -58,8 +59,10 @@ def solve(
         stepper: A registry name or a :class:`~sdekit.steppers.Stepper`. Default: where there is a schedule,
             ``VABM(4, start="ramp")`` for a flow and ``ERSDE(2, start="ramp", apart=1.0)`` for a reverse SDE;
             ``exact-linear`` for a forward process; else ``rk4`` without noise and ``euler-maruyama`` with it.
-        noise: A seed, or a Brownian path. Required when the problem is stochastic.
-        paths: With a seed: the global path number of every sample (0 … B − 1 by default).
+        noise: A seed, or a Brownian path. Required when the problem is stochastic, but for ``paths``. A
+            ``torch.Generator`` stands for a seed that is drawn from it, a list of them for one per sample.
+        paths: With a seed: the global path number of every sample (0 … B − 1 by default). Without: seeds, one per
+            sample, each of which has what it would have alone with ``noise=seed``.
         save: ``final``, ``all``, or times; times off the grid are added to it and stepped to.
         end: After the last time of a reverse problem: ``stop``; ``denoise``, which goes on to $E[x_0 \mid x_t]$ for one
             more evaluation; or ``exact-linear``, the exact way on where the score is affine, for none
@@ -79,14 +82,15 @@ def solve(
     """
     doors.check_sde(sde)
     doors.check_state(x)
+    drawn = doors.noise_of(noise, paths, x)
     nodes, chosen = doors.grid_and_stepper(sde, grid, steps, stepper, to_data=end == "stop")
     saving = _Saving.of(nodes, save)
     counter = Counter()
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")
-    finish = ends.finish(observe(sde, counter, fields=False), nodes, end, x, noise, paths)
+    finish = ends.finish(observe(sde, counter, fields=False), nodes, end, x, drawn)
     prepared = chosen.prepare(observed, saving.times)
-    noise = noise.steps if isinstance(noise, ends.RecordedEnd) else noise
-    source = doors.noise_source(sde, x, chosen, prepared, saving.times[0], noise, paths)
+    steps_noise = drawn.steps if isinstance(drawn, ends.RecordedEnd) else drawn
+    source = doors.noise_source(sde, x, chosen, prepared, saving.times[0], steps_noise)
     started = time.perf_counter()
     with ExitStack() as stack:
         report = _reporter(progress, stack)
@@ -109,8 +113,7 @@ def solve(
         "method": repr(chosen),
         **_problem(sde),
         "times": saving.times,
-        "noise": noise if isinstance(noise, int) or noise is None else type(noise).__name__,
-        "paths": None if paths is None else torch.as_tensor(paths).tolist(),
+        **doors.noise_facts(steps_noise),
         "end": end,
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),

@@ -29,7 +29,7 @@ References: [pierret2025].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
@@ -40,6 +40,7 @@ from sdekit import random
 from sdekit.brownian import BrownianGrid, BrownianPath, Increment
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
+from sdekit.keys import Keys
 from sdekit.linear import LinearProcess, apply_operator, operator_root
 from sdekit.reverse import Reverse
 from sdekit.score import convert
@@ -86,8 +87,7 @@ def finish(
     nodes: Tensor,
     end: End,
     x: Tensor,
-    noise: int | BrownianPath | None,
-    paths: Sequence[int] | Tensor | None,
+    noise: Keys | BrownianPath | None,
 ) -> Finish | None:
     """What a run does after its last step; None if it stops there.
 
@@ -96,8 +96,7 @@ def finish(
         nodes: The grid.
         end: The policy.
         x: Initial states.
-        noise: As given to :func:`sdekit.solve`.
-        paths: As given to :func:`sdekit.solve`.
+        noise: Keys of the samples, or the path of the run.
 
     Raises:
         SdekitError: an unknown policy, or one that this problem does not have; says which it has.
@@ -120,7 +119,7 @@ def finish(
     kernel = to_data(problem, last)
     if not draws(problem, end):
         return kernel.mean
-    root, z = operator_root(kernel.covariance, x.shape[1:]), _normals(x, noise, paths)
+    root, z = operator_root(kernel.covariance, x.shape[1:]), _normals(x, noise)
     return lambda state: kernel.mean(state) + apply_operator(root, z)
 
 
@@ -138,14 +137,14 @@ def _check_affine(sde: Reverse) -> None:
         )
 
 
-def _normals(x: Tensor, noise: int | BrownianPath | None, paths: Sequence[int] | Tensor | None) -> Tensor:
+def _normals(x: Tensor, noise: Keys | BrownianPath | None) -> Tensor:
     """One draw of the state's shape, whatever the steps draw."""
     if isinstance(noise, RecordedEnd):
         return noise.normals
-    if isinstance(noise, BrownianGrid):
+    if isinstance(noise, Keys):
+        keys = noise.values
+    elif isinstance(noise, BrownianGrid):
         keys = noise.keys
-    elif isinstance(noise, int):
-        keys = random.path_keys(noise, len(x) if paths is None else paths, x.device)
     elif noise is None:
         raise SdekitError("end='exact-linear' is random on this problem: give noise=seed (an integer).")
     else:

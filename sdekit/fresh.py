@@ -20,6 +20,7 @@ from torch import Tensor
 from sdekit import random
 from sdekit.brownian import BrownianGrid, BrownianPath, Increment, Noise, StepNoise
 from sdekit.errors import SdekitError
+from sdekit.keys import Keys
 from sdekit.typing import Shape
 
 Fresh = Literal["state", "sample"]
@@ -38,7 +39,7 @@ class FreshNoise:
     """The fresh normals of every step, each as an increment of variance one.
 
     Args:
-        keys: Path keys from :func:`sdekit.random.path_keys`.
+        keys: Path keys, as in :class:`sdekit.keys.Keys`.
         event_shape: E, of the state.
         dtype: Type of the normals.
         fresh: For every step, what it draws.
@@ -96,15 +97,12 @@ class Joined:
         return tuple([increment for part in self.parts for increment in part.increments(k)])
 
 
-def fresh_source(
-    noise: int | BrownianPath, x: Tensor, paths: Sequence[int] | Tensor | None, fresh: Sequence[Sequence[Fresh]]
-) -> Noise:
+def fresh_source(noise: Keys | BrownianPath, x: Tensor, fresh: Sequence[Sequence[Fresh]]) -> Noise:
     """Where the fresh normals of a run come from.
 
     Args:
-        noise: What was given to :func:`sdekit.solve`.
+        noise: Keys of the samples, or the path of the run.
         x: Initial states.
-        paths: With a seed: global path numbers.
         fresh: For every step, what it draws.
 
     Raises:
@@ -112,11 +110,10 @@ def fresh_source(
     """
     if isinstance(noise, RecordedFresh):
         return noise
+    if isinstance(noise, Keys):
+        return FreshNoise(noise.values, x.shape[1:], x.dtype, fresh)
     if isinstance(noise, BrownianGrid):
         return FreshNoise(noise.keys, x.shape[1:], x.dtype, fresh)
-    if isinstance(noise, int):
-        keys = random.path_keys(noise, len(x) if paths is None else paths, x.device)
-        return FreshNoise(keys, x.shape[1:], x.dtype, fresh)
     raise SdekitError(
         f"This stepper draws normals beside the Brownian path, and {type(noise).__name__} has no seed to draw them "
         "from: give noise=seed, or a BrownianGrid."

@@ -21,7 +21,7 @@ The arithmetic is in :mod:`sdekit.components`, the distribution functions are in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol, Self, final
 
@@ -44,6 +44,7 @@ from sdekit.components import (
     tensors,
 )
 from sdekit.errors import SdekitError
+from sdekit.keys import Keys, Paths, Seed
 from sdekit.quantiles import check_probabilities, mixture_cdf, mixture_quantile
 
 
@@ -62,7 +63,7 @@ class Law(Protocol):
     def covariance(self) -> Tensor: ...
     @property
     def variance(self) -> Tensor: ...
-    def sample(self, n: int | None = None, seed: int = 0, paths: Sequence[int] | Tensor | None = None) -> Tensor: ...
+    def sample(self, n: int | None = None, seed: Seed | None = 0, paths: Paths | None = None) -> Tensor: ...
     def log_prob(self, x: Tensor) -> Tensor: ...
     def score(self, x: Tensor) -> Tensor: ...
     def diffused(self, alpha: float, sigma: float, shift: Value = 0.0) -> Law: ...
@@ -132,25 +133,18 @@ class _MixtureLaw(ABC):
         """The same law in the dtype and on the device of ``like``."""
         return self._of(self._parts.to(like), self.event_shape)
 
-    def sample(self, n: int | None = None, seed: int = 0, paths: Sequence[int] | Tensor | None = None) -> Tensor:
+    def sample(self, n: int | None = None, seed: Seed | None = 0, paths: Paths | None = None) -> Tensor:
         r"""Independent samples; sample i is a function of (seed, path number) alone.
 
         Args:
             n: How many; may be left out if ``paths`` is given.
-            seed: Any integer.
-            paths: Global path numbers, one per sample; 0 … n − 1 by default.
+            seed: Any integer; None if ``paths`` are seeds; or torch generators (:mod:`sdekit.keys`).
+            paths: Global path numbers, one per sample; 0 … n − 1 by default. Without a seed: seeds, one per sample.
 
         Returns:
             Tensor of shape (n, \*E).
         """
-        if paths is None and n is None:
-            raise SdekitError("sample() needs a number n, or the path numbers paths=.")
-        if paths is not None and n is not None and n != len(paths):
-            raise SdekitError(f"n = {n}, but there are {len(paths)} paths: leave n out.")
-        if n is not None and n < 0:
-            raise SdekitError(f"n = {n} samples cannot be drawn: n must be at least 0.")
-        parts, numbers = self._parts, torch.arange(n or 0) if paths is None else paths
-        keys = random.path_keys(seed, numbers, self.device)
+        parts, keys = self._parts, Keys.drawn(n, seed, paths, self.device).values
         which = torch.zeros_like(keys)
         if len(parts.weights) > 1:
             u = random.normals(keys, (), stream=random.STREAM_LAW + 1)[0]

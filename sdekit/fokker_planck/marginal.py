@@ -13,7 +13,7 @@ the width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sdekit import random
 from sdekit.errors import SdekitError
+from sdekit.keys import Keys, Paths, Seed
 from sdekit.quantiles import check_probabilities
 
 _FLAT = 1e-30  # a slope of zero, for which both formulas give s = u
@@ -160,11 +161,9 @@ class Marginal:
         s = (torch.log1p(u * torch.expm1(k)) / k).clamp(0.0, 1.0)
         return self.edges[cell] + s * (self.edges[cell + 1] - self.edges[cell])
 
-    def sample(self, n: int | None = None, seed: int = 0, paths: Sequence[int] | Tensor | None = None) -> Tensor:
+    def sample(self, n: int | None = None, seed: Seed | None = 0, paths: Paths | None = None) -> Tensor:
         """Independent samples, shape (n, 1), by quantiles of normals; sample i is a function of (seed, path) alone."""
-        if paths is None and n is None:
-            raise SdekitError("sample() needs a number n, or the path numbers paths=.")
-        keys = random.path_keys(seed, torch.arange(n or 0) if paths is None else paths)
+        keys = Keys.drawn(n, seed, paths).values
         z = random.normals(keys, (), stream=random.STREAM_LAW)[0]
         tail = 0.5 * torch.erfc(z.abs() * 0.5**0.5)
         return torch.where(z < 0, self.quantile(tail), self.quantile(tail, upper=True))[:, None]

@@ -12,7 +12,7 @@ References: [cox1985].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sdekit import random
 from sdekit.dynamics import sde
-from sdekit.errors import SdekitError
+from sdekit.keys import Keys, Paths, Seed
 from sdekit.laws import Gaussian
 from sdekit.problems.base import Problem, WeakAnswer
 from sdekit.problems.closed_form import uniform
@@ -85,11 +85,9 @@ class NoncentralChiSquare:
         z = torch.special.ndtri(p).clamp(-_END, _END)
         return self._at(-z if upper else z)
 
-    def sample(self, n: int | None = None, seed: int = 0, paths: Sequence[int] | Tensor | None = None) -> Tensor:
+    def sample(self, n: int | None = None, seed: Seed | None = 0, paths: Paths | None = None) -> Tensor:
         """Independent samples, shape (n, 1); sample i is a function of (seed, path number) alone."""
-        if paths is None and n is None:
-            raise SdekitError("sample() needs a number n, or the path numbers paths=.")
-        keys = random.path_keys(seed, torch.arange(n or 0) if paths is None else paths)
+        keys = Keys.drawn(n, seed, paths).values
         z = random.normals(keys, (1,), stream=random.STREAM_LAW, dtype=torch.float64)[0]
         return self._at(z)
 
