@@ -1,4 +1,4 @@
-"""Noise at the door of solve: seeds, path numbers, seeds of the samples, torch generators; and what reproduces a run."""
+"""Noise at the door of solve: seeds, paths, seeds of the samples, torch generators; and what reproduces a run."""
 
 from __future__ import annotations
 
