@@ -275,7 +275,7 @@ def _path_source(
         )
     if kind == "full" and first.areas is None:
         raise SdekitError(
-            f"{stepper.spec.name} needs the Lévy areas of pairs of noises, which this path does not know: build it with "
+            f"{stepper.spec.name} needs the Lévy areas of its noises, which this path does not know: build it with "
             'levy="full".'
         )
     drawn = first.w

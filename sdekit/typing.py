@@ -22,7 +22,7 @@ Shape: TypeAlias = torch.Size | Sequence[int]
 NoiseType = Literal["none", "additive", "scalar", "diagonal", "commutative", "general"]
 Calculus = Literal["ito", "stratonovich"]
 Direction = Literal["increasing", "decreasing", "either"]
-Increments = Literal["w", "space-time", "three-point"]
+Increments = Literal["w", "space-time", "full", "three-point", "two-point"]
 Prediction = Literal["score", "epsilon", "sample", "v_prediction", "flow_prediction", "rectified"]
 
 

@@ -198,7 +198,7 @@ def test_levy_areas_have_the_right_joint_law(steps):
 def test_levy_areas_leave_the_increments_as_they_are():
     plain, full = (BrownianGrid((3, 2), steps=8, seed=4, levy=levy) for levy in ("none", "space-time"))
     assert torch.equal(plain.increment(0.25, 0.75).w, full.increment(0.25, 0.75).w)
-    assert plain.increment(0.25, 0.75).h is None
+    assert plain.increment(0.25, 0.75).space_time is None
     assert float(full.increment(0.5, 0.5).h.abs().max()) == 0.0
 
 

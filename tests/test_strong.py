@@ -98,7 +98,7 @@ class HalfArea(sk.SRA1):
     """H scaled by √3: the law keeps its order, the path does not."""
 
     def step(self, sde, t0, t1, x, increment, memory):
-        return super().step(sde, t0, t1, x, replace(increment, h=sqrt(3.0) * increment.h), memory)
+        return super().step(sde, t0, t1, x, replace(increment, space_time=sqrt(3.0) * increment.h), memory)
 
 
 class WrongWay(sk.SRA1):

@@ -2,7 +2,7 @@
 
 from sdekit.brownian.clock import Clock, snr_clock
 from sdekit.brownian.grid import BrownianGrid, GridPath
-from sdekit.brownian.increment import BrownianPath, Increment, Interval, Levy, Noise
+from sdekit.brownian.increment import BrownianPath, Increment, Interval, Levy, Noise, levy_for
 from sdekit.brownian.recorded import RecordedBrownian
 from sdekit.brownian.steps import PathNoise, StepNoise
 
@@ -18,5 +18,6 @@ __all__ = [
     "PathNoise",
     "RecordedBrownian",
     "StepNoise",
+    "levy_for",
     "snr_clock",
 ]

@@ -1,12 +1,13 @@
 r"""Paths that are known at the nodes of a grid.
 
 An increment between nodes is combined from the fine ones, exactly: W adds up, and with $Z = (t - s)(H + W/2)$,
-$Z_{s,t} = \sum_i Z_i + W_i\,(t - t_{i+1})$.
+$Z_{s,t} = \sum_i Z_i + W_i\,(t - t_{i+1})$; Lévy areas by Chen's relation (:mod:`sdekit.brownian.area`).
 """
 
 from __future__ import annotations
 
 import bisect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import final, get_args
@@ -15,11 +16,15 @@ import torch
 from torch import Tensor
 
 from sdekit import random
+from sdekit.brownian import area
 from sdekit.brownian.clock import Clock
 from sdekit.brownian.increment import TWELFTH, Increment, Levy
 from sdekit.errors import SdekitError, unknown_name
+from sdekit.keys import Keys, Paths, Seed
 from sdekit.quantiles import fold
 from sdekit.typing import Shape
+
+_BLOCK_NORMALS = 2**18  # draw the intervals of small states together: a block costs what one interval does
 
 
 class GridPath(ABC):
@@ -45,6 +50,10 @@ class GridPath(ABC):
             raise SdekitError("Lévy areas belong to the clock t: leave out levy=, or clock=.")
         self._readings: list[float] = readings.tolist()
         self.shape = torch.Size(shape)
+        if not self.shape:
+            raise SdekitError("A Brownian path has shape (B, *noise), a noise for every sample; got ().")
+        if levy == "full":
+            area.count(self.shape[1:])
         self.levy: Levy = levy
 
     @abstractmethod
@@ -54,6 +63,10 @@ class GridPath(ABC):
     @abstractmethod
     def fine_levy(self, i: int, j: int) -> Tensor:
         """Space-time Lévy areas over the grid's intervals i … j−1, shape (j − i, B, *noise)."""
+
+    @abstractmethod
+    def fine_area(self, i: int, j: int) -> Tensor:
+        """Lévy areas over the grid's intervals i … j−1, antisymmetric, shape (j − i, B, m, m)."""
 
     def increment(self, s: float, t: float) -> Increment:
         """The increment over [s, t]; both must be nodes of the grid.
@@ -65,11 +78,20 @@ class GridPath(ABC):
             raise SdekitError(f"An increment needs s ≤ t; got s = {s}, t = {t}.")
         i, j = self._node(s), self._node(t)
         if i == j:
-            nothing = torch.zeros_like(self.fine(0, 1)[0])
-            return Increment(nothing, None if self.levy == "none" else nothing)
+            return self._nothing()
         fine = self.fine(i, j)
         w = fold(fine, 0)  # a fixed order: the same bits in any batch
-        return Increment(w, None if self.levy == "none" else self._levy(i, j, fine, w))
+        if self.levy == "none":
+            return Increment(w)
+        h = self._levy(i, j, fine, w)
+        return Increment(w, h, area.chen(fine, self.fine_area(i, j)) if self.levy == "full" else None)
+
+    def _nothing(self) -> Increment:
+        """What the path does in no time."""
+        w = torch.zeros_like(self.fine(0, 1)[0])
+        if self.levy == "none":
+            return Increment(w)
+        return Increment(w, w, w.new_zeros(*w.shape, w.shape[1]) if self.levy == "full" else None)
 
     def _levy(self, i: int, j: int, fine: Tensor, w: Tensor) -> Tensor:
         """H of the whole, from those of its parts."""
@@ -79,6 +101,10 @@ class GridPath(ABC):
         lengths, rest = (v.to(fine).reshape(-1, *(1,) * w.ndim) for v in (ends.diff(), ends[-1] - ends[1:]))
         areas = (self.fine_levy(i, j) + 0.5 * fine) * lengths + fine * rest
         return fold(areas, 0) / float(ends[-1] - ends[0]) - 0.5 * w
+
+    def unknown(self, levy: Levy) -> SdekitError:
+        """That a Lévy area was asked for which this path does not know."""
+        return SdekitError(f'This path was made with levy="{self.levy}": make it with levy="{levy}".')
 
     def variance(self, s: float, t: float) -> float:
         """Of the increment over [s, t]: how far the clock moves."""
@@ -99,6 +125,9 @@ class GridPath(ABC):
         for i in (near, near - 1):
             if 0 <= i < len(self.times) and abs(self.times[i] - t) <= tolerance:
                 return i
+        first, last = self.times[0], self.times[-1]
+        if not first <= t <= last:
+            raise SdekitError(f"t = {t!r} lies outside of this path, which knows the times of [{first:g}, {last:g}].")
         raise SdekitError(
             f"t = {t!r} is no node of this path, which knows {len(self.times)} times in "
             f"[{self.times[0]:g}, {self.times[-1]:g}]. Build the path on the finest grid that you solve on: "
@@ -110,15 +139,16 @@ class GridPath(ABC):
 class BrownianGrid(GridPath):
     """Independent increments on a grid, which coarsen exactly: runs on sub-grids share one path.
 
-    The fine increments are recomputed from the seed when asked for; nothing is stored.
+    The fine increments are a function of the seed, drawn when asked for in blocks, of which the last one is kept.
 
     Args:
         shape: (B, *noise).
         t0: Start of the interval.
         t1: End of the interval.
         steps: Number of equal intervals.
-        seed: Seed of the paths.
-        levy: ``space-time`` for Lévy areas H beside the increments, which they leave as they are.
+        seed: Seed of the paths; None if ``paths`` are seeds, one per sample; or torch generators (:mod:`sdekit.keys`).
+        levy: ``space-time`` for Lévy areas H beside the increments; ``full`` for the areas A of pairs of noises too,
+            which takes noise of shape (m,). They leave what is there without them as it is.
         paths: Global path numbers, one per sample; 0 … B − 1 by default.
         dtype: Type of the increments.
         device: Where they are drawn.
@@ -132,10 +162,10 @@ class BrownianGrid(GridPath):
         t0: float = 0.0,
         t1: float = 1.0,
         steps: int = 256,
-        seed: int = 0,
+        seed: Seed | None = 0,
         levy: Levy = "none",
         *,
-        paths: Sequence[int] | Tensor | None = None,
+        paths: Paths | None = None,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
         times: Sequence[float] | Tensor | None = None,
@@ -143,25 +173,44 @@ class BrownianGrid(GridPath):
     ) -> None:
         nodes = torch.linspace(t0, t1, steps + 1, dtype=torch.float64) if times is None else times
         super().__init__(nodes, shape, levy, clock)
-        self.keys = random.path_keys(seed, self.shape[0] if paths is None else paths, device)
-        if len(self.keys) != self.shape[0]:
-            raise SdekitError(
-                f"paths has {len(self.keys)} entries for a batch of {self.shape[0]}: give one per sample."
-            )
+        self.keys = Keys.of(seed, paths, self.shape[0], device).values
         self._dtype = dtype
+        self._roots = torch.tensor(self._readings, dtype=torch.float64).diff().abs().sqrt().to(self.keys.device)
+        self._drawn: dict[int, tuple[int, Tensor]] = {}  # stream -> (first interval, what a block of them drew)
 
     @classmethod
-    def on(cls, grid: Sequence[float] | Tensor, shape: Shape, seed: int = 0, **options: object) -> BrownianGrid:
+    def on(cls, grid: Sequence[float] | Tensor, shape: Shape, seed: Seed | None = 0, **options: object) -> BrownianGrid:
         """A path whose nodes are the times of ``grid``, in either direction."""
         return cls(shape, seed=seed, times=grid, **options)  # type: ignore[arg-type]
 
     def fine(self, i: int, j: int) -> Tensor:
-        return self._scaled(i, j, random.STREAM_GRID, 1.0)
+        return self._normals(i, j, random.STREAM_GRID, self.shape[1:]) * self._column(i, j)
 
     def fine_levy(self, i: int, j: int) -> Tensor:
-        return self._scaled(i, j, random.STREAM_GRID_LEVY, TWELFTH)
+        if self.levy == "none":
+            raise self.unknown("space-time")
+        return self._normals(i, j, random.STREAM_GRID_LEVY, self.shape[1:]) * self._column(i, j, TWELFTH)
 
-    def _scaled(self, i: int, j: int, stream: int, factor: float) -> Tensor:
-        z = random.normals(self.keys, self.shape[1:], stream=stream, start=i, count=j - i, dtype=self._dtype)
-        roots = factor * torch.tensor(self._readings[i : j + 1], dtype=torch.float64).diff().abs().sqrt()
-        return z.mul_(roots.to(z).reshape(-1, *(1,) * len(self.shape)))
+    def fine_area(self, i: int, j: int) -> Tensor:
+        if self.levy != "full":
+            raise self.unknown("full")
+        z = self._normals(i, j, random.STREAM_GRID_AREA, (area.count(self.shape[1:]),))
+        return area.areas_given(self.fine(i, j), self.fine_levy(i, j), z, self._column(i, j))
+
+    def _column(self, i: int, j: int, factor: float = 1.0) -> Tensor:
+        """√h of the intervals times a factor, to multiply their normals."""
+        return (factor * self._roots[i:j]).to(self._dtype).reshape(-1, *(1,) * len(self.shape))
+
+    def _normals(self, i: int, j: int, stream: int, event: Shape) -> Tensor:
+        """Of the intervals i … j−1, by way of the block that they lie in."""
+        rows = max(1, self.shape[0] * math.prod(event))
+        size = max(2, _BLOCK_NORMALS // rows // 2 * 2)
+        first = i - i % size
+        if j > first + size:
+            return self._draw(i, j, stream, event)
+        if stream not in self._drawn or self._drawn[stream][0] != first:
+            self._drawn[stream] = first, self._draw(first, min(first + size, len(self._roots)), stream, event)
+        return self._drawn[stream][1][i - first : j - first]
+
+    def _draw(self, i: int, j: int, stream: int, event: Shape) -> Tensor:
+        return random.normals(self.keys, event, stream=stream, start=i, count=j - i, dtype=self._dtype)

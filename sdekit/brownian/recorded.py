@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdekit.brownian.grid import GridPath
+from sdekit.brownian.increment import Increment, Levy
 from sdekit.errors import SdekitError
 
 
@@ -20,22 +21,55 @@ class RecordedBrownian(GridPath):
         times: N + 1 monotone times. If they decrease, so do the intervals of ``w``.
         w: Increments, shape (N, B, *noise).
         h: Space-time Lévy areas in the clock of the path, like ``w``; None if there are none.
+        area: Lévy areas in the clock of the path, antisymmetric, shape (N, B, m, m) for noise of shape (m,); they take
+            ``h`` beside them.
     """
 
-    def __init__(self, times: Sequence[float] | Tensor, w: Tensor, h: Tensor | None = None) -> None:
-        super().__init__(times, w.shape[1:], "none" if h is None else "space-time")
+    def __init__(
+        self, times: Sequence[float] | Tensor, w: Tensor, h: Tensor | None = None, area: Tensor | None = None
+    ) -> None:
+        known: Levy = "none" if h is None else "space-time" if area is None else "full"
+        if w.ndim < 2:
+            raise SdekitError(f"Increments have shape (N, B, *noise); got {tuple(w.shape)}.")
+        super().__init__(times, w.shape[1:], known)
         if len(w) != len(self.times) - 1:
             raise SdekitError(f"{len(self.times)} times need {len(self.times) - 1} increments; got {len(w)}.")
         if h is not None and h.shape != w.shape:
             raise SdekitError(f"Lévy areas must be like the increments, {tuple(w.shape)}; got {tuple(h.shape)}.")
+        if area is not None:
+            self._check(w, h, area)
         nodes = torch.as_tensor(times, dtype=torch.float64)
         down = bool(nodes[0] > nodes[-1])
-        self._w = w.flip(0) if down else w
-        self._h = h.flip(0) if down and h is not None else h
+        self._w, self._h, self._area = (v.flip(0) if down and v is not None else v for v in (w, h, area))
+
+    @classmethod
+    def of(cls, times: Sequence[float] | Tensor, increments: Sequence[Increment]) -> RecordedBrownian:
+        """The path with these increments, in the order of the times; it knows what all of them know."""
+        w, h, area = zip(*[(i.w, i.space_time, i.areas) for i in increments], strict=True)
+        return cls(times, torch.stack(w), *[None if any(v is None for v in p) else torch.stack(p) for p in (h, area)])
+
+    @staticmethod
+    def _check(w: Tensor, h: Tensor | None, area: Tensor) -> None:
+        if h is None:
+            raise SdekitError("Lévy areas take space-time ones beside them: give h= too (zeros for straight pieces).")
+        if area.shape != (*w.shape, w.shape[-1]):
+            raise SdekitError(
+                f"Areas of increments {tuple(w.shape)} have shape {(*w.shape, w.shape[-1])}; got {tuple(area.shape)}."
+            )
+        off = float((area + area.mT).abs().max()) if area.numel() else 0.0
+        if not off <= 1e-6 * float(area.abs().max() if area.numel() else 0.0):
+            raise SdekitError(f"Areas are antisymmetric, A = −Aᵀ; these are so but for {off:.2g}.")
 
     def fine(self, i: int, j: int) -> Tensor:
+        assert self._w is not None
         return self._w[i:j]
 
     def fine_levy(self, i: int, j: int) -> Tensor:
-        assert self._h is not None
+        if self._h is None:
+            raise self.unknown("space-time")
         return self._h[i:j]
+
+    def fine_area(self, i: int, j: int) -> Tensor:
+        if self._area is None:
+            raise self.unknown("full")
+        return self._area[i:j]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import sdekit as sk
 from sdekit import random
-from sdekit.brownian import BrownianPath
+from sdekit.brownian import BrownianPath, levy_for
 from sdekit.cli import choices
 from sdekit.doors import noise_event
 from sdekit.dynamics import SDE
@@ -60,7 +60,7 @@ class Case:
         prepared = stepper.prepare(self.sde, self.grid.tolist())
         event = noise_event(self.sde, x, prepared, float(self.grid[0]))
         shape = (len(x), *(event or ()))
-        levy = "space-time" if stepper.spec.increments == "space-time" else self.problem.levy
+        levy = levy_for(stepper.spec.increments, self.problem.levy)
         return sk.BrownianGrid.on(self.grid, shape, seed=random.key(seed, 1), device=x.device, levy=levy)
 
 

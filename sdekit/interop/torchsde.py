@@ -143,7 +143,7 @@ class _OneIncrement:
 
     def __init__(self, t0: float, t1: float, noise_type: str, increment: Increment) -> None:
         self._ends, self._w = (t0, t1), increment.w.flatten(1)
-        self._h = None if increment.h is None else increment.h.flatten(1)
+        self._h = None if increment.space_time is None else increment.space_time.flatten(1)
         # Columns of a diagonal or additive field commute: the area is there for the asking and multiplies nothing.
         self.levy_area_approximation = "foster"
         self._noise_type = noise_type

@@ -68,6 +68,7 @@ class Problem:
             which is the solution itself where they determine it.
         unresolved: Mean square distance of the solution from ``path``, given the nodes; None for zero.
         levy: What ``path`` has to know of the Brownian path beside its increments.
+        resolved: What it has to know so that ``path`` is the solution and nothing is left unresolved, if that helps.
         flow: Exact solution of a deterministic problem at the last time, where it is known.
         linear: Coefficients of a linear SDE, whose strong and weak errors are then exact.
         weak: Functionals of the state at the last time with their exact means.
@@ -84,10 +85,17 @@ class Problem:
     path: PathSolution | None = None
     unresolved: Callable[[Sequence[float]], float] | None = None
     levy: Levy = "none"
+    resolved: Levy | None = None
     flow: Callable[[Tensor], Tensor] | None = None
     linear: LinearCoefficients | None = None
     weak: WeakAnswer | None = None
     smooth: bool = True
+
+    def left(self, path: GridPath) -> float:
+        """Mean square distance of the solution from what ``path`` gives on this Brownian path."""
+        if self.unresolved is None or path.levy == self.resolved:
+            return 0.0
+        return self.unresolved(path.times)
 
     @property
     def noise_class(self) -> NoiseClass:

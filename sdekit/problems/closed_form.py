@@ -51,7 +51,6 @@ class ClosedForm:
         whole = path.increment(path.times[0], end)
         y = self.rate[0] * whole.w
         if self.rate[1]:
-            assert whole.h is not None
             y = y + self.rate[1] * end * (0.5 * whole.w - whole.h)
         return self.solution(end, y, x)
 

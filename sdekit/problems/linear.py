@@ -244,12 +244,17 @@ def stiff() -> Problem:
     )
 
 
-def _heisenberg_mean(x: Tensor, path: GridPath) -> Tensor:
-    """Of an area, W and H determine the mean H₁W₂ − W₁H₂."""
+def _heisenberg_path(x: Tensor, path: GridPath) -> Tensor:
+    """Of an area, W and H determine the mean H₁W₂ − W₁H₂; a path that knows it gives the solution."""
     n = len(path.times) - 1
-    (w1, w2), (h1, h2) = path.fine(0, n).unbind(-1), path.fine_levy(0, n).unbind(-1)
+    w1, w2 = path.fine(0, n).unbind(-1)
+    if path.levy == "full":
+        area = path.fine_area(0, n)[..., 0, 1]
+    else:
+        h1, h2 = path.fine_levy(0, n).unbind(-1)
+        area = h1 * w2 - w1 * h2
     before = x[:, 0] + w1.cumsum(0) - w1
-    gained = ((before + 0.5 * w1 + h1) * w2 - w1 * h2).sum(0)
+    gained = ((before + 0.5 * w1) * w2 + area).sum(0)
     return torch.stack([x[:, 0] + w1.sum(0), x[:, 1] + gained], dim=1)
 
 
@@ -257,7 +262,8 @@ def heisenberg() -> Problem:
     r"""$dX_1 = dW_1$, $dX_2 = X_1\,dW_2$, so $X_2$ is an iterated integral: half a product, plus the Lévy area.
 
     Given W and H on an interval of length h, the area has mean $H_1 W_2 - W_1 H_2$ and mean square deviation $h^2/12$.
-    No method with these draws has a smaller error than $\sqrt{T h/12}$, with W alone $½ \sqrt{T h}$.
+    No method with these draws has a smaller error than $\sqrt{T h/12}$, with W alone $½ \sqrt{T h}$. A path with
+    ``levy="full"`` knows the area, and the solution.
 
     References: [clarkcameron1980].
     """
@@ -274,9 +280,10 @@ def heisenberg() -> Problem:
     )
     return replace(
         made,
-        path=_heisenberg_mean,
+        path=_heisenberg_path,
         unresolved=lambda times: sum((t - s) ** 2 / 12.0 for s, t in pairwise(times)),
         levy="space-time",
+        resolved="full",
     )
 
 

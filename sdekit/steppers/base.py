@@ -62,8 +62,9 @@ class Spec:
     calculus: frozenset[Calculus] = frozenset({"ito"})
     """Calculi that it integrates; with additive noise the two agree."""
     increments: Increments = "w"
-    """What it asks of the noise: increments; increments and their space-time Lévy areas; or, for a weak method,
-    three-point variables with the first five moments of an increment."""
+    """What it asks of the noise: increments; ``space-time`` Lévy areas beside them; ``full`` ones of pairs of noises
+    too; or, for a weak method, ``three-point`` variables with the first five moments of an increment, and ``two-point``
+    ones beside these."""
     eta: tuple[float, float] = (0.0, 0.0)
     """Range of η that it integrates on a reverse problem."""
     needs_schedule: bool = False

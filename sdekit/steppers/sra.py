@@ -100,7 +100,6 @@ def additive_step(tableau: SRATableau, sde: SDE, t0: float, t1: float, x: Tensor
     kicks: list[Tensor] = []
     noise: list[Tensor] = []
     if increment is not None:
-        assert increment.h is not None
         w, z = increment.w, increment.h.add(increment.w, alpha=0.5)
         for c, (b1, b2) in zip(plan.nodes, plan.weights, strict=True):
             g = sde.diffusion(node(t0, t1, c), x)

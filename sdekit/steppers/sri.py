@@ -140,7 +140,6 @@ class _Plan:
 
 def elementwise_step(tableau: SRITableau, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment) -> Step:
     """The stage loop."""
-    assert increment.h is not None
     plan, h = tableau.plan, t1 - t0
     root = h**0.5
     w, levy = increment.w, increment.h

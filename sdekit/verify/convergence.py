@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sdekit import random
-from sdekit.brownian import BrownianGrid
+from sdekit.brownian import BrownianGrid, levy_for
 from sdekit.doors import noise_event
 from sdekit.driver import solve
 from sdekit.errors import SdekitError, unknown_name
@@ -214,13 +214,12 @@ def _order_on_paths(problem: Problem, stepper: Stepper, steps: Sequence[int], sa
     prepared = [stepper.prepare(problem.sde, problem.grid(n).tolist()) for n in counts]
     nodes = _nodes(problem.grid(counts[-1]), prepared)
     event = noise_event(problem.sde, x, prepared[-1], nodes[0])
-    levy = "space-time" if stepper.spec.increments == "space-time" else problem.levy
+    levy = levy_for(stepper.spec.increments, problem.levy)
     path = BrownianGrid.on(nodes, (samples, *(event or ())), seed=random.key(seed, 1), levy=levy)
     runs = [solve(problem.sde, x, problem.grid(n), stepper, noise=path).check().final for n in counts]
     truths = runs[1:] if problem.path is None else [problem.path(x, path)] * len(runs)
     squares = torch.stack([(a - b).flatten(1).square().sum(1) for a, b in zip(runs, truths, strict=False)])
-    if problem.unresolved is not None:
-        squares = squares + problem.unresolved(path.times)
+    squares = squares + problem.left(path)
     return fit_order(steps, squares=squares, seed=random.key(seed, 2))
 
 

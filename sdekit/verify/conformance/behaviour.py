@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from sdekit import random
-from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
+from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian, levy_for
+from sdekit.brownian.area import wedge
 from sdekit.doors import noise_event
 from sdekit.driver import solve
 from sdekit.dynamics import GeneralSDE, Reflected, noise_shape, times_noise
@@ -160,8 +161,7 @@ def _small_steps(subject: Subject) -> str:
     kicks = parts * kick
     ends = []
     for sign in (1.0, -1.0):
-        quiet = torch.zeros_like(kicks) if subject.stepper.spec.increments == "space-time" else None
-        path = RecordedBrownian(nodes, sign * kicks, quiet)
+        path = RecordedBrownian.of(nodes, [_straight(w, subject) for w in sign * kicks])
         ends.append(solve(problem.sde, x, times, subject.stepper, noise=path).final)
     mean, half = (ends[0] + ends[1]) / 2 - x, (ends[0] - ends[1]) / 2
     g, noises = sde.diffusion(clock, x), noise_shape(problem.sde, s, x)
@@ -173,6 +173,13 @@ def _small_steps(subject: Subject) -> str:
     off = _relative(mean / abs(h), drift)
     require(off < 2e-3, f"the mean of a small step is not the drift: off by {off:.2g}")
     return f"f h + G ΔW within {off:.1g}"
+
+
+def _straight(w: Tensor, subject: Subject) -> Increment:
+    """A straight piece of a path, with the Lévy areas that the stepper asks for: they are zero."""
+    levy = levy_for(subject.stepper.spec.increments)
+    still = None if levy == "none" else torch.zeros_like(w)
+    return Increment(w, still, w.new_zeros(*w.shape, w.shape[-1]) if levy == "full" else None)
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:
@@ -207,12 +214,10 @@ def _reflection(subject: Subject) -> str:
     there = back = None
     if not subject.silent:
         shape = (_BATCH, *noise_shape(sde, float(grid[0]), x))
-        levy = "space-time" if subject.stepper.spec.increments == "space-time" else "none"
+        levy = levy_for(subject.stepper.spec.increments)
         path = BrownianGrid.on(grid, shape, seed=_SEED, levy=levy, device=x.device)
         drawn = [path.increment(min(i), max(i)) for i in _pairs(grid)]
-        w = torch.stack([i.w for i in drawn])
-        h = None if levy == "none" else torch.stack([i.h for i in drawn if i.h is not None])
-        there, back = RecordedBrownian(grid, w, h), RecordedBrownian(-grid, w, None if h is None else -h)
+        there, back = RecordedBrownian.of(grid, drawn), RecordedBrownian.of(-grid, [i.reflected() for i in drawn])
     a = solve(told, x, grid, subject.stepper, noise=there).final
     b = solve(again, x, -grid, subject.stepper, noise=back).final
     off = float((a - b).abs().max())
@@ -234,15 +239,18 @@ def _trace(subject: Subject, backend: str) -> str:
     count = len(prepared.draws[0])
     keys = random.path_keys(_SEED, _BATCH, x.device)
     z = random.normals(keys, event, stream=random.STREAM_STEP, count=2 * max(1, count), dtype=x.dtype) * 0.1
-    levy = subject.stepper.spec.increments == "space-time"
+    levy = levy_for(subject.stepper.spec.increments)
     shapes = [fresh_shape(kind, x.shape[1:]) for kind in prepared.fresh[0]] if prepared.fresh else []
     beside = [
         Increment(random.normals(keys, shape, stream=random.STREAM_FRESH + j, dtype=x.dtype)[0])
         for j, shape in enumerate(shapes)
     ]
 
+    def piece(w: Tensor, h: Tensor) -> Increment:
+        return Increment(w, None if levy == "none" else h, wedge(h, w) if levy == "full" else None)
+
     def step(y: Tensor, w: Tensor) -> Tensor:
-        drawn = tuple(Increment(w[2 * i], w[2 * i + 1] if levy else None) for i in range(count))
+        drawn = tuple([piece(w[2 * i], w[2 * i + 1]) for i in range(count)])
         return prepared.advance(0, y, (*drawn, *beside), None)[0]
 
     torch.compiler.reset()

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 
 from sdekit import grids
-from sdekit.brownian import BrownianGrid, RecordedBrownian
+from sdekit.brownian import BrownianGrid, RecordedBrownian, levy_for
 from sdekit.driver import solve
 from sdekit.dynamics import sde
 from sdekit.langevin import Langevin
@@ -69,12 +69,10 @@ def _constant(stepper: Stepper, noise: NoiseType) -> str:
     problem = sde(lambda t, x: c.expand(len(x), d), lambda t, x: spread.expand(len(x), *spread.shape), noise)
     m = 1 if noise == "scalar" else d if noise == "diagonal" else 3
     x = torch.arange(batch * d, dtype=torch.float64).reshape(batch, d)
-    levy = stepper.spec.increments == "space-time"
-    path = BrownianGrid.on(_TIMES, (batch, m), seed=5, levy="space-time")
+    path = BrownianGrid.on(_TIMES, (batch, m), seed=5, levy=levy_for(stepper.spec.increments))
     drawn = [path.increment(*i) for i in pairwise(_TIMES.tolist())]
-    w, h = torch.stack([i.w for i in drawn]), torch.stack([i.h for i in drawn if i.h is not None])
-    noise_given = RecordedBrownian(_TIMES, w, h if levy else None)  # even to a weak method
-    found = solve(problem, x, _TIMES, stepper, noise=noise_given).final
+    w = torch.stack([i.w for i in drawn])
+    found = solve(problem, x, _TIMES, stepper, noise=RecordedBrownian.of(_TIMES, drawn)).final  # even a weak method
     moved = spread * w.sum(0) if noise == "diagonal" else w.sum(0) @ spread.T
     off = float((found - x - c * float(_TIMES[-1]) - moved).abs().max())
     require(off < _ROUNDING, f"dx = c dt + S dW is off by {off:.2g}")
