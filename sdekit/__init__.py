@@ -58,6 +58,7 @@ from sdekit.steppers import (
     SNRCorrector,
     UniPC,
 )
+from sdekit.structure import check_structure
 from sdekit.version import __version__
 
 __all__ = [
@@ -127,6 +128,7 @@ __all__ = [
     "SubVP",
     "UniPC",
     "__version__",
+    "check_structure",
     "exact_score",
     "fokker_planck",
     "grids",
