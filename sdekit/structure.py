@@ -73,7 +73,7 @@ def check_once(sde: SDE, t: float, x: Tensor) -> None:
     Raises:
         SdekitError: the declared noise type is not true.
     """
-    if not isinstance(sde, GeneralSDE) or sde.noise_type in ("none", "general"):
+    if not isinstance(sde, GeneralSDE) or _promises_nothing(sde, x):
         return
     try:
         shapes = _seen.setdefault(sde, set())
@@ -94,10 +94,14 @@ def check_once(sde: SDE, t: float, x: Tensor) -> None:
     shapes.add(x.shape[1:])
 
 
+def _promises_nothing(sde: SDE, x: Tensor) -> bool:
+    return sde.noise_type in ("none", "general") or (sde.noise_type == "diagonal" and x[0].numel() == 1)
+
+
 def _failure(sde: SDE, t: Time, x: Tensor) -> str | None:
     """What is wrong with the declared noise type; None where nothing is."""
     declared = sde.noise_type
-    if declared in ("none", "general") or (declared == "diagonal" and x[0].numel() == 1):
+    if _promises_nothing(sde, x):
         return None
     with torch.no_grad():
         probes = _Probes.of(sde, t, x.detach())
@@ -139,14 +143,14 @@ class _Probes:
             return g.reshape(*y.shape, g.shape[-1])
 
         flat = x.flatten(1)
-        v, g = _directions(flat), diffusion(flat).nan_to_num(0.0, 0.0, 0.0)
+        v, g = _directions(flat), diffusion(flat)
         quotient = cls(diffusion, flat, g, v, False)
         traced = cls(diffusion, flat, g, v, True)
         try:
             one, other = traced.along(v), quotient.along(v)
         except Exception:  # no forward rule, an operation in place, a leap out of torch
             return quotient
-        rounding = 16.0 * float(torch.finfo(x.dtype).eps) ** (2.0 / 3.0) * g.abs().max()
+        rounding = 16.0 * float(torch.finfo(x.dtype).eps) ** (2.0 / 3.0) * quotient._size
         allowed = _AGREE * torch.maximum(one.abs().max(), other.abs().max()) + rounding
         return traced if bool((one - other).abs().max() <= allowed) else quotient
 
@@ -154,6 +158,10 @@ class _Probes:
     def elementwise(self) -> bool:
         """Whether there is a noise for every coordinate."""
         return self.g.ndim == 2
+
+    @property
+    def _size(self) -> Tensor:
+        return self.g.nan_to_num(0.0, 0.0, 0.0).abs().max()
 
     @property
     def tolerance(self) -> float:
@@ -177,7 +185,7 @@ class _Probes:
             m = self.g.shape[-1]
             return None if m == 1 else f"the diffusion returns {m} noises"
         if self.elementwise:
-            return self._mixing(weight=self.g if declared == "commutative" else self.v)
+            return self._mixing(weight=self.g.nan_to_num(0.0, 0.0, 0.0) if declared == "commutative" else self.v)
         return self._commutator() if declared == "commutative" else None
 
     def true_type(self) -> NoiseType:
@@ -192,7 +200,7 @@ class _Probes:
 
     def _state_dependence(self) -> str | None:
         moved = self.along(self.v)
-        if not bool((moved.abs() > self.tolerance * self.g.abs().max()).any()):
+        if not bool((moved.abs() > self.tolerance * self._size).any()):
             return None
         place = _largest(moved)
         every = torch.ones(self.x.shape[1], dtype=torch.bool, device=self.x.device)
@@ -200,17 +208,19 @@ class _Probes:
 
     def _mixing(self, weight: Tensor) -> str | None:
         """An element of G that depends on another element of the state."""
-        index = torch.arange(self.x.shape[1], device=self.x.device)
-        for digit in range(max(1, self.x.shape[1] - 1).bit_length() if self.x.shape[1] > 1 else 0):
-            for wanted in (0, 1):
-                chosen = (index >> digit) % 2 == wanted
-                moved = self.along(torch.where(chosen, weight, 0.0))
-                allowed = self.tolerance * torch.maximum(moved.abs().max(), self.g.abs().max())
-                outside = torch.where(chosen, 0.0, moved)
-                if bool((outside.abs() > allowed).any()):
-                    return "an element of the diffusion depends on another of the state: " + self._entry(
-                        _largest(outside), chosen
-                    )
+        index, digits = torch.arange(self.x.shape[1], device=self.x.device), (self.x.shape[1] - 1).bit_length()
+        useful = self.g.isfinite().all(1)
+        number, shared = useful.cumsum(0) - 1, max(1, int(useful.sum()))
+        for first in range(0, 2 * digits, shared):  # every state asks another question
+            asked = (first + number) % (2 * digits)
+            chosen = (index >> (asked // 2)[:, None]) % 2 == (asked % 2)[:, None]
+            moved = self.along(torch.where(chosen, weight, 0.0))
+            allowed = self.tolerance * torch.maximum(moved.abs().max(), self._size)
+            outside = torch.where(chosen, 0.0, moved)
+            if bool((outside.abs() > allowed).any()):
+                place = _largest(outside)
+                entry = self._entry(place, chosen[place[0]])
+                return f"an element of the diffusion depends on another of the state: {entry}"
         return None
 
     def _entry(self, place: tuple[int, ...], chosen: Tensor) -> str:
@@ -235,13 +245,14 @@ class _Probes:
         m = self.g.shape[-1]
         keys = random.path_keys(_SEED, 2, self.x.device)
         a, b = random.normals(keys, (m,), stream=random.STREAM_LAW, dtype=self.x.dtype)[0]
-        one, other = self.along(self.g @ a), self.along(self.g @ b)
+        g = self.g.nan_to_num(0.0, 0.0, 0.0)
+        one, other = self.along(g @ a), self.along(g @ b)
         size = ((one.abs() @ b.abs()) + (other.abs() @ a.abs())).max()
-        natural = self.g.abs().max() ** 2 / self.v.abs().max()
+        natural = self._size**2 / self.v.abs().max()
         if not bool((one @ b - other @ a).abs().max() > self.tolerance * torch.maximum(size, natural)):
             return None
         # moved[i, ..., j] = Dg_j g_i
-        moved = torch.stack([self.along(self.g[..., i]) for i in range(m)])
+        moved = torch.stack([self.along(g[..., i]) for i in range(m)])
         defect = moved - moved.permute(3, 1, 2, 0)
         i, sample, row, j = _largest(defect)
         value = float(defect[i, sample, row, j])
