@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from sdekit import grids
-from sdekit.brownian import BrownianPath, GridPath, Noise, PathNoise, RecordedBrownian, StepNoise
+from sdekit.brownian import BrownianPath, BrownianTree, GridPath, Noise, PathNoise, RecordedBrownian, StepNoise
 from sdekit.dynamics import SDE, noise_shape
 from sdekit.errors import SdekitError
 from sdekit.fresh import Joined, RecordedFresh, fresh_source
@@ -260,7 +260,7 @@ def _path_source(
             "a noise for every sample."
         )
     intervals = [(min(i), max(i)) for step in prepared.draws for i in step]
-    if isinstance(noise, GridPath):
+    if isinstance(noise, GridPath | BrownianTree):
         noise.require(t for interval in intervals for t in interval)
     if kind == "two-point" or (kind == "three-point" and not isinstance(noise, RecordedBrownian)):
         raise SdekitError(

@@ -5,10 +5,13 @@ from sdekit.brownian.grid import BrownianGrid, GridPath
 from sdekit.brownian.increment import BrownianPath, Increment, Interval, Levy, Noise, levy_for
 from sdekit.brownian.recorded import RecordedBrownian
 from sdekit.brownian.steps import PathNoise, StepNoise
+from sdekit.brownian.tree import BrownianTree
+from sdekit.brownian.walk import Walk
 
 __all__ = [
     "BrownianGrid",
     "BrownianPath",
+    "BrownianTree",
     "Clock",
     "GridPath",
     "Increment",
@@ -18,6 +21,7 @@ __all__ = [
     "PathNoise",
     "RecordedBrownian",
     "StepNoise",
+    "Walk",
     "levy_for",
     "snr_clock",
 ]

@@ -18,6 +18,7 @@ from sdekit import random
 from sdekit.brownian import area
 from sdekit.brownian.grid import GridPath
 from sdekit.brownian.increment import TWELFTH, BrownianPath, Increment, Interval
+from sdekit.brownian.tree import BrownianTree
 from sdekit.typing import Increments, Shape
 
 _THREE_POINT = 0.967421566101701  # Φ⁻¹(5/6): a normal is above it one time in six
@@ -111,6 +112,6 @@ class PathNoise:
 
     def _increment(self, s: float, t: float) -> Increment:
         drawn = self.path.increment(s, t) if s <= t else self.path.increment(t, s).reflected()
-        if isinstance(self.path, GridPath) and self.path.clock is not None:
+        if isinstance(self.path, GridPath | BrownianTree) and self.path.clock is not None:
             drawn = Increment(drawn.w * (abs(t - s) / self.path.variance(s, t)) ** 0.5)
         return drawn.to(self.dtype)
