@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdekit.errors import SdekitError
-from sdekit.report import accuracy, convergence, digits, grids, langevin, limits, marginals, peers, rewind
+from sdekit.report import accuracy, convergence, digits, grids, langevin, limits, marginals, peers, refinement, rewind
 from sdekit.report.markup import escape, table, template
 from sdekit.report.reading import Section, Study
 from sdekit.solution import write_whole
@@ -25,6 +25,7 @@ _SECTIONS = (
     langevin.section,
     grids.section,
     accuracy.section,
+    refinement.section,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdekit.study import accuracy, convergence, digits, grids, langevin, limits, marginals, peers, rewind
+from sdekit.study import accuracy, convergence, digits, grids, langevin, limits, marginals, peers, refinement, rewind
 from sdekit.study.settings import Settings
 from sdekit.study.tasks import Task
 
@@ -16,6 +16,7 @@ PARTS = {
     "langevin": langevin.tasks,
     "grids": grids.tasks,
     "accuracy": accuracy.tasks,
+    "refinement": refinement.tasks,
 }
 """Part → its tasks under some settings."""
 

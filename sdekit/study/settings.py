@@ -22,7 +22,7 @@ from sdekit.steppers.registry import STEPPERS
 FORMAT = "sdekit-study-1"
 CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSES)
 """The problems whose orders are measured."""
-PROBLEMS = (*CONVERGENCE, "digits", "peers", "accuracy", "langevin", "grids", "limits")
+PROBLEMS = (*CONVERGENCE, "digits", "peers", "accuracy", "langevin", "grids", "limits", "refinement")
 """What ``problems=`` may name."""
 PEERS = ("torchsde", "torchdiffeq", "diffusers", "k-diffusion", "azula")
 """Libraries whose methods are measured, as far as they are installed."""
