@@ -18,6 +18,7 @@ References: [steele2014], [boxmuller1958]; the idea of counter-based numbers is 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -32,7 +33,9 @@ _GAMMA = 0x9E3779B97F4A7C15  # 2⁶⁴ / golden ratio, odd
 _GAMMA_ELEMENT = 0xD1B54A32D192ED03  # odd; from Steele & Vigna's table of LXM multipliers
 _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _LOW40 = 2**40 - 1
-_CHUNK = {"cpu": 2**17}  # words hashed at a time: their temporaries stay in cache; elsewhere only memory counts
+_LONG = 256  # elements from which a sample is hashed as a row of its own
+_SHORT = 16  # elements below which compiled code hashes the samples as one row
+_BLOCK = 2**16  # words hashed at a time by a thread: their temporaries stay in cache; elsewhere only memory counts
 
 STREAM_STEP = 0  # the first draw of a step; the j-th is stream j
 STREAM_GRID = 1 << 32  # fine increments of a Brownian path
@@ -69,14 +72,25 @@ def key(*words: int) -> int:
     return folded
 
 
-def _mix_(x: Tensor) -> Tensor:
-    """:func:`mix` of every int64 of ``x``, in place (shifts are arithmetic in torch, so they are masked)."""
-    t = torch.empty_like(x)
+def _mix(x: Tensor) -> Tensor:
+    """:func:`mix` of every int64 of ``x`` (shifts are arithmetic in torch, so they are masked)."""
     for shift, factor in ((30, _M1), (27, _M2)):
-        torch.bitwise_right_shift(x, shift, out=t)
-        x.bitwise_xor_(t.bitwise_and_(2 ** (64 - shift) - 1)).mul_(_signed(factor))
-    torch.bitwise_right_shift(x, 31, out=t)
-    return x.bitwise_xor_(t.bitwise_and_(2**33 - 1))
+        x = (x ^ (x >> shift & (2 ** (64 - shift) - 1))) * _signed(factor)
+    return x ^ (x >> 31 & (2**33 - 1))
+
+
+def _mix_(x: Tensor, spare: Tensor) -> None:
+    """:func:`_mix` in place; ``spare`` is like ``x``."""
+    for shift, factor in ((30, _M1), (27, _M2)):
+        torch.bitwise_right_shift(x, shift, out=spare)
+        x.bitwise_xor_(spare.bitwise_and_(2 ** (64 - shift) - 1)).mul_(_signed(factor))
+    torch.bitwise_right_shift(x, 31, out=spare)
+    x.bitwise_xor_(spare.bitwise_and_(2**33 - 1))
+
+
+def _numbers(n: int, device: torch.device | str) -> Tensor:
+    """0 … n − 1. The mask keeps compilers from taking products with them for indices, which lose their low bits."""
+    return torch.arange(n, device=device) & (2**63 - 1)
 
 
 def path_keys(seed: int, paths: int | Sequence[int] | Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -90,12 +104,30 @@ def path_keys(seed: int, paths: int | Sequence[int] | Tensor, device: torch.devi
     Returns:
         int64 tensor of shape (B,).
     """
-    numbers = torch.arange(paths) if isinstance(paths, int) else torch.as_tensor(paths)
+    numbers = _numbers(paths, device) if isinstance(paths, int) else torch.as_tensor(paths)
     if numbers.ndim != 1 or numbers.is_floating_point():
         raise SdekitError(
             f"paths must be whole numbers, one per sample; got shape {tuple(numbers.shape)} of {numbers.dtype}."
         )
-    return _mix_(numbers.to(device, torch.int64).mul(_signed(_GAMMA)).add_(_signed(key(seed))))
+    return _mix(numbers.to(device, torch.int64) * _signed(_GAMMA) + _signed(key(seed)))
+
+
+def seed_keys(seeds: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Keys of path 0 of many seeds.
+
+    Args:
+        seeds: Integers (taken modulo 2⁶⁴), one per sample.
+        device: Where the keys live.
+
+    Returns:
+        int64 tensor of shape (B,); entry i is ``path_keys(seeds[i], 1)``.
+    """
+    numbers = seeds if isinstance(seeds, Tensor) else torch.tensor([_signed(s) for s in seeds], dtype=torch.int64)
+    if numbers.ndim != 1 or numbers.is_floating_point():
+        raise SdekitError(
+            f"Seeds must be whole numbers, one per sample; got shape {tuple(numbers.shape)} of {numbers.dtype}."
+        )
+    return _mix(_mix(numbers.to(device, torch.int64) + _signed(_GAMMA)))
 
 
 def normals(
@@ -103,58 +135,142 @@ def normals(
     event_shape: Shape,
     *,
     stream: int,
-    start: int = 0,
+    start: int | Tensor = 0,
     count: int = 1,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Standard normals of steps ``start`` … ``start + count − 1``.
 
+    Traces with ``torch.compile(fullgraph=True)``; with ``start`` a tensor, one graph serves every block of steps.
+
     Args:
         keys: Path keys, shape (B,), from :func:`path_keys`.
         event_shape: Shape E of one draw.
         stream: Which independent family of draws.
-        start: First step.
+        start: First step; as a 0-dim int64 tensor it must be even, which is not checked.
         count: Number of steps.
         dtype: float64 and float32 are drawn; narrower types are rounded from float32.
 
     Returns:
         Tensor of shape (count, B, *E).
     """
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    first, last = start // 2, (start + count - 1) // 2
-    numel = math.prod(event_shape)
-    elements = torch.arange(numel, device=keys.device).mul_(_signed(_GAMMA_ELEMENT))
+    odd = 0 if isinstance(start, Tensor) else start % 2
+    pairs = _numbers((odd + count + 1) // 2, keys.device) + start // 2
     # Two words: path and step keys are added, so no seed may have the key of a stream (z would be
     # symmetric in path and step).
-    stream_key = key(0, stream)
-    pairs = torch.arange(first, last + 1, device=keys.device)
-    steps = _mix_(pairs.mul_(_signed(_GAMMA)).add_(_signed(stream_key)))
-    places = (keys[:, None] + elements).flatten()
-    out = torch.empty((len(steps), 2, len(places)), dtype=wide, device=keys.device)
-    chunk = _CHUNK.get(keys.device.type, 2**24)
-    rows = max(1, chunk // max(1, len(places)))
-    for i in range(0, len(steps), rows):
-        for j in range(0, len(places), chunk):
-            word = steps[i : i + rows, None] + places[j : j + chunk]
-            _box_muller(_mix_(word), out[i : i + rows, :, j : j + chunk])
-    flat = out.flatten(0, 1)[start - 2 * first :][:count]
-    return flat.reshape(count, len(keys), *event_shape).to(dtype)
+    steps = _mix(pairs * _signed(_GAMMA) + _signed(key(0, stream)))
+    out = _draw(steps, keys, math.prod(event_shape), dtype)
+    return out.flatten(0, 1)[odd : odd + count].reshape(count, len(keys), *event_shape).to(dtype)
 
 
-def _box_muller(word: Tensor, out: Tensor) -> None:
-    """Two normals from every word, into ``out[:, 0]`` and ``out[:, 1]``. Overwrites ``word``."""
-    if out.dtype == torch.float64:
-        extra = _mix_(word + _signed(_GAMMA))
-        angle = (word & ~_LOW40) | (extra & _LOW40)
-        bits, scale = word.bitwise_and_(_LOW40).mul_(2**13), 2.0**-53
-        bits.add_((extra >> 51).bitwise_and_(2**13 - 1))
-        theta = angle.to(out.dtype)
+def normals_at(
+    keys: Tensor,
+    event_shape: Shape,
+    *,
+    stream: int | Tensor,
+    index: int | Tensor,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """The two standard normals of a pair of steps, another pair for every sample.
+
+    Entry i is what :func:`normals` of ``keys[i]`` has at the steps 2n and 2n + 1 of its stream, with n = ``index[i]``.
+
+    Args:
+        keys: Path keys, shape (B,), from :func:`path_keys`.
+        event_shape: Shape E of one draw.
+        stream: Which independent family of draws; a number, or int64 of shape (B,).
+        index: The number n of the pair; likewise.
+        dtype: As in :func:`normals`.
+
+    Returns:
+        Tensor of shape (2, B, *E).
+
+    Raises:
+        SdekitError: a tensor of streams or of indices that has not one whole number per sample.
+    """
+    for name, value in (("stream", stream), ("index", index)):
+        if isinstance(value, Tensor) and (value.shape != keys.shape or value.dtype != torch.int64):
+            raise SdekitError(
+                f"{name} must be a number, or int64 with one for each of {len(keys)} samples; "
+                f"got shape {tuple(value.shape)} of {value.dtype}."
+            )
+    families = _mix(stream + _signed(key(0) + _GAMMA)) if isinstance(stream, Tensor) else _signed(key(0, stream))
+    pairs = torch.as_tensor(index, dtype=torch.int64, device=keys.device)
+    steps = _mix(pairs * _signed(_GAMMA) + families)
+    out = _draw(steps.new_zeros(1), keys + steps, math.prod(event_shape), dtype)
+    return out.reshape(2, len(keys), *event_shape).to(dtype)
+
+
+def _draw(steps: Tensor, keys: Tensor, numel: int, dtype: torch.dtype) -> Tensor:
+    """Two normals for every step key, path key and element: shape (n, 2, B, numel)."""
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    shape = (len(steps), 2, len(keys), numel)
+    if torch.compiler.is_compiling():
+        words = _mix(steps[:, None, None] + _places(keys, numel))
+        return torch.stack(_box_muller(words, wide), 1).reshape(shape)
+    elements = _numbers(numel, keys.device) * _signed(_GAMMA_ELEMENT)
+    if numel < _LONG:  # loops run along the last dimension
+        keys, elements = keys.new_zeros(1), (keys[:, None] + elements).flatten()
+    out = torch.empty((len(steps), 2, len(keys), len(elements)), dtype=wide, device=keys.device)
+    _fill(steps, keys, elements, out)
+    return out.view(shape)
+
+
+def _places(keys: Tensor, numel: int) -> Tensor:
+    """Path and element keys added, as a matrix whose rows are long enough for the loops of compiled code."""
+    if 0 < numel < _SHORT:  # a stack is written to memory, an expression would be evaluated element by element
+        return torch.stack([keys + _signed(e * _GAMMA_ELEMENT) for e in range(numel)], 1).reshape(1, -1)
+    return keys[:, None] + _numbers(numel, keys.device) * _signed(_GAMMA_ELEMENT)
+
+
+def _box_muller(words: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The cosine's and the sine's normal of every word."""
+    angles, bits, digits = words, words & _LOW40, 40
+    if dtype == torch.float64:
+        extra = _mix(words + _signed(_GAMMA))
+        angles = words ^ ((words ^ extra) & _LOW40)
+        bits, digits = bits * 2**13 + (extra >> 51 & (2**13 - 1)), 53
+    radius = (-2.0 * (bits.to(dtype) * 2.0**-digits + 2.0 ** -(digits + 1)).log()).sqrt()
+    theta = angles.to(dtype) * (math.pi * 2.0**-63)
+    return theta.cos() * radius, theta.sin() * radius
+
+
+def _fill(steps: Tensor, keys: Tensor, elements: Tensor, out: Tensor) -> None:
+    """The same into ``out`` of shape (n, 2, B, E), block by block in memory that stays in cache."""
+    size = _BLOCK * torch.get_num_threads() if keys.device.type == "cpu" else 2**24
+    width = max(1, min(size, len(elements)))
+    height = max(1, min(size // width, len(keys)))
+    depth = max(1, min(size // (width * height), len(steps)))
+    lanes = 3 if out.dtype == torch.float64 else 2
+    words = torch.empty((lanes, depth * height * width), dtype=torch.int64, device=keys.device)
+    for i, j, k in itertools.product(
+        range(0, len(steps), depth), range(0, len(keys), height), range(0, len(elements), width)
+    ):
+        part = out[i : i + depth, :, j : j + height, k : k + width]
+        shape, block = part[:, 0].shape, words[:, : part.numel() // 2]
+        sums = (steps[i : i + depth, None] + keys[j : j + height])[..., None]
+        torch.add(sums, elements[k : k + width], out=block[0].view(shape))
+        theta, radius, spare = _polar_(block, out.dtype)
+        for n, wave in enumerate((torch.cos, torch.sin)):
+            torch.mul(wave(theta, out=spare).view(shape), radius.view(shape), out=part[:, n])
+
+
+def _polar_(words: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Angle, radius and memory like them, from the addresses in the first row of ``words`` and in its memory."""
+    word, spare = words[0], words[1]
+    _mix_(word, spare)
+    if dtype == torch.float64:
+        extra, digits = words[2], 53
+        torch.add(word, _signed(_GAMMA), out=extra)
+        _mix_(extra, spare)
+        torch.bitwise_xor(word, extra, out=spare).bitwise_and_(_LOW40).bitwise_xor_(word)
+        word.bitwise_and_(_LOW40).mul_(2**13)
+        word.add_(extra.bitwise_right_shift_(51).bitwise_and_(2**13 - 1))
+        radius, theta, free = extra.view(dtype).copy_(word), word.view(dtype).copy_(spare), spare.view(dtype)
     else:
-        theta = word.to(out.dtype)
-        bits, scale = word.bitwise_and_(_LOW40), 2.0**-40
-    radius = bits.to(out.dtype)
-    torch.add(radius.new_full((), scale / 2), radius, alpha=scale, out=radius)  # in (0, 1]
+        (theta, radius), free, digits = spare.view(dtype).view(2, -1), word.view(dtype)[: len(word)], 40
+        theta.copy_(word)
+        radius.copy_(word.bitwise_and_(_LOW40))
+    torch.add(radius.new_full((), 2.0 ** -(digits + 1)), radius, alpha=2.0**-digits, out=radius)  # in (0, 1]
     radius.log_().mul_(-2.0).sqrt_()
-    theta.mul_(math.pi * 2.0**-63)
-    torch.cos(theta, out=out[:, 0]).mul_(radius)
-    torch.sin(theta, out=out[:, 1]).mul_(radius)
+    return theta.mul_(math.pi * 2.0**-63), radius, free

@@ -13,9 +13,11 @@ import pytest
 import scipy.stats
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from sdekit import random
-from sdekit.random import STREAM_GRID, STREAM_LAW, key, mix, normals, path_keys
+from sdekit.errors import SdekitError
+from sdekit.random import STREAM_GRID, STREAM_LAW, key, mix, normals, normals_at, path_keys, seed_keys
 
 WORD = 2**64
 GAMMA, GAMMA_ELEMENT = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
@@ -128,6 +130,77 @@ def test_large_draws_are_the_small_ones() -> None:
     many = normals(path_keys(5, 2), (2,), stream=2, count=200_001)
     for step in (0, 65_535, 65_536, 131_073, 200_000):
         assert torch.equal(many[step], normals(path_keys(5, 2), (2,), stream=2, start=step)[0])
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 300)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_a_pair_for_every_sample(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+    keys = path_keys(5, 6, device)
+    streams = torch.tensor([0, 1, STREAM_GRID, STREAM_LAW, 7, -1], device=device)
+    indices = torch.tensor([0, 3, 2**40, 2**61, 5, 2**20 + 1], device=device)
+    for stream, index in ((streams, indices), (streams, 4), (3, indices), (3, 4)):
+        z = normals_at(keys, shape, stream=stream, index=index, dtype=dtype)
+        assert z.shape == (2, 6, *shape)
+        for i in range(6):
+            family = int(stream[i]) if isinstance(stream, Tensor) else stream
+            start = 2 * int(index[i] if isinstance(index, Tensor) else index)
+            alone = normals(keys[i : i + 1], shape, stream=family, start=start, count=2, dtype=dtype)
+            assert torch.equal(z[:, i], alone[:, 0])
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(5, dtype=torch.int64), torch.zeros(6), torch.tensor(1)], ids=str)
+def test_a_pair_needs_a_whole_number_for_every_sample(wrong: Tensor) -> None:
+    for numbers in ({"stream": wrong, "index": 0}, {"stream": 0, "index": wrong}):
+        with pytest.raises(SdekitError, match="one for each of 6 samples"):
+            normals_at(path_keys(5, 6), (), **numbers)
+
+
+def test_seeds_one_for_every_sample(device: torch.device) -> None:
+    seeds = [0, 1, -3, 2**63 + 5, 2**64 + 1, 77]
+    alone = torch.cat([path_keys(s, 1, device) for s in seeds])
+    assert torch.equal(seed_keys(seeds, device), alone)
+    assert torch.equal(seed_keys(torch.tensor([0, 1, -3]), device), alone[:3])
+    assert seed_keys([]).shape == (0,)
+    for wrong in (torch.tensor(1), torch.tensor([1.0])):
+        with pytest.raises(SdekitError, match="one per sample"):
+            seed_keys(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(3,), (20,)], ids=str)
+def test_one_graph_serves_all_blocks(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """The form that is traced, run without a compiler: one graph, and the same normals to rounding."""
+    torch._dynamo.reset()
+    counter, keys = CompileCounter(), path_keys(5, 7)
+
+    def block(start: Tensor) -> Tensor:
+        return normals(keys, shape, stream=STREAM_GRID, start=start, count=5, dtype=dtype)
+
+    traced = torch.compile(block, backend=counter, fullgraph=True)
+    tolerance = 1e-14 if dtype == torch.float64 else 1e-6
+    for start in range(0, 20, 4):
+        eager = normals(keys, shape, stream=STREAM_GRID, start=start, count=5, dtype=dtype)
+        torch.testing.assert_close(traced(torch.tensor(start)), eager, rtol=0, atol=tolerance)
+        torch.testing.assert_close(block(torch.tensor(start)), eager, rtol=0, atol=0)
+    assert counter.frame_count == 1
+    pair = torch.compile(normals_at, backend="eager", fullgraph=True)
+    index = torch.arange(7)
+    z, eager = (f(keys, shape, stream=index, index=index, dtype=dtype) for f in (pair, normals_at))
+    torch.testing.assert_close(z, eager, rtol=0, atol=tolerance)
+
+
+@pytest.mark.certify
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6)], ids=str)
+@pytest.mark.parametrize("shape", [(), (3,), (300,)], ids=str)
+def test_compiled_normals(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    torch._dynamo.reset()
+    keys = path_keys(5, 7)
+    compiled = torch.compile(
+        lambda start: normals(keys, shape, stream=0, start=start, count=20, dtype=dtype), fullgraph=True
+    )
+    for start in (0, 20, 2**40):
+        eager = normals(keys, shape, stream=0, start=start, count=20, dtype=dtype)
+        torch.testing.assert_close(compiled(torch.tensor(start)), eager, rtol=0, atol=tolerance)
 
 
 def test_elements_are_numbered_in_order() -> None:
