@@ -94,7 +94,7 @@ def sri_as_printed(t, drift, diffusion, x, w, levy):
     for i in range(len(alpha)):
         first = x + sum(h * A0[i, j] * F[j] + B0[i, j] * G[j] * I10 / h for j in range(i))
         second = x + sum(h * A1[i, j] * F[j] + h**0.5 * B1[i, j] * G[j] for j in range(i))
-        F.append(drift(T0 + A0[i].sum() * h, first))
+        F.append(drift(T0 + float(t.c0[i]) * h, first))
         G.append(diffusion(T0 + A1[i].sum() * h, second))
     noise = (b1[i] * w + b2[i] * I11 / h**0.5 + b3[i] * I10 / h + b4[i] * I111 / h for i in range(len(alpha)))
     return x + sum(h * a * f for a, f in zip(alpha, F, strict=True)) + sum(g * v for g, v in zip(G, noise, strict=True))

@@ -141,3 +141,15 @@ class StepMethod(Stepper):
             return self.step(dynamics, clock[k], clock[k + 1], x, increment, memory)
 
         return Prepared(draws, advance)
+
+
+class EmbeddedMethod(StepMethod):
+    """A method whose step also says how far it may be off, so that a controller can choose its length."""
+
+    @abstractmethod
+    def pair(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None) -> tuple[Tensor, Tensor]:
+        """The state after a step, and its difference from a method of lower order that costs no evaluation more."""
+
+    def estimate_order(self, noise_type: NoiseType) -> float:
+        r"""k, if the difference is of order $h^k$: 3/2 between strong orders 1 and 3/2, and 2 without noise."""
+        return 2.0 if noise_type == "none" else 1.5

@@ -7,8 +7,9 @@ $$ H_i = x + h \textstyle\sum_j A^0_{ij} f(t + c^0_j h, H_j) + \sum_j B^0_{ij}\,
 $$ x \leftarrow x + h \textstyle\sum_i \alpha_i f(t + c^0_i h, H_i)
              + \sum_i G(t + c^1_i h)\,\bigl(\beta^1_i W + \beta^2_i Z\bigr), $$
 
-with $c^0 = A^0 e$. On a linear drift the terms of order 2 are deterministic, so the strong order is that of the ODE
-there, 2; weak order 2 follows from the parity of the terms that are left.
+with $c^0 = A^0 e$. Of an explicit time in the drift order 1.5 asks $\alpha^\top c^0 = \tfrac12$ and no more, so that
+nodes outside of the step may be replaced (``nodes``). On a linear drift the terms of order 2 are deterministic, so the
+strong order is that of the ODE there, 2; weak order 2 follows from the parity of the terms that are left.
 
 References: [rossler2010]; [rackauckas2020] for SOSRA and SOSRA2.
 """
@@ -20,11 +21,12 @@ from fractions import Fraction
 from functools import cached_property
 from typing import ClassVar, final
 
+import torch
 from torch import Tensor
 
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE, times_noise
-from sdekit.steppers.base import Memory, Spec, Step, StepMethod
+from sdekit.steppers.base import EmbeddedMethod, Memory, Spec, Step
 from sdekit.steppers.coefficients import Matrix, Vector, combine, matrix, node, row_sums, terms, vector
 from sdekit.typing import Calculus
 
@@ -41,6 +43,7 @@ class SRATableau:
         beta1: Weights of W.
         beta2: Weights of Z.
         ode: Order on an ODE.
+        nodes: Of the drift, where they are not the row sums of A0.
     """
 
     A0: Matrix
@@ -50,11 +53,12 @@ class SRATableau:
     beta1: Vector
     beta2: Vector
     ode: int
+    nodes: Vector | None = None
 
     @property
     def c0(self) -> Vector:
         """Nodes of the drift."""
-        return row_sums(self.A0)
+        return row_sums(self.A0) if self.nodes is None else self.nodes
 
     @cached_property
     def plan(self) -> _Plan:
@@ -96,6 +100,24 @@ def _column(tableau: SRATableau, j: int) -> Vector:
 
 def additive_step(tableau: SRATableau, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None) -> Step:
     """The stage loop."""
+    return Step(combine(x, _additive(tableau, sde, t0, t1, x, increment)[0]))
+
+
+def additive_pair(
+    tableau: SRATableau, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None
+) -> tuple[Tensor, Tensor]:
+    r"""The state after the step, and its difference from $x + h f(t, x) + \sum_i \beta^1_i\,G(t + c^1_i h)\,W$."""
+    parts, difference = _additive(tableau, sde, t0, t1, x, increment)
+    return combine(x, parts), combine(torch.zeros_like(x), difference)
+
+
+Parts = list[tuple[float, Tensor]]
+
+
+def _additive(
+    tableau: SRATableau, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None
+) -> tuple[Parts, Parts]:
+    """What moves the state, and what of it the method of strong order 1 does not have."""
     plan, h = tableau.plan, t1 - t0
     kicks: list[Tensor] = []
     noise: list[Tensor] = []
@@ -112,16 +134,20 @@ def additive_step(tableau: SRATableau, sde: SDE, t0: float, t1: float, x: Tensor
         parts += [(b, kicks[j]) for j, b in noises if kicks]
         slopes[i] = sde.drift(node(t0, t1, c), combine(x, parts))
     moved = [(h * a, slopes[i]) for i, a in plan.alpha]
-    return Step(combine(x, [*moved, *((1.0, part) for part in noise)]))
+    areas = [(b2, kick) for kick, (_, b2) in zip(kicks, plan.weights, strict=False) if b2]
+    return [*moved, *((1.0, part) for part in noise)], [*moved, (-h, slopes[0]), *areas]
 
 
-class SRA(StepMethod):
+class SRA(EmbeddedMethod):
     """An SRA method: a tableau in the stage loop."""
 
     tableau: ClassVar[SRATableau]
 
     def step(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None, memory: Memory) -> Step:
         return additive_step(self.tableau, sde, t0, t1, x, increment)
+
+    def pair(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None) -> tuple[Tensor, Tensor]:
+        return additive_pair(self.tableau, sde, t0, t1, x, increment)
 
 
 TABLEAUS: dict[str, SRATableau] = {
@@ -177,6 +203,23 @@ BOTH: frozenset[Calculus] = frozenset({"ito", "stratonovich"})
 """With additive noise the two calculi agree."""
 
 
+def _spec(name: str, summary: str, reference: str, evaluations: int, ode: float) -> Spec:
+    return Spec(
+        name=name,
+        summary=summary,
+        references=(reference,),
+        kind="step",
+        evaluations=evaluations,
+        ode=ode,
+        strong={"linear-additive": 2.0, "additive": 1.5},
+        weak={"linear-additive": 2.0, "additive": 2.0},
+        noise_types=frozenset({"none", "additive"}),
+        calculus=BOTH,
+        increments="space-time",
+        eta=(0.0, float("inf")),
+    )
+
+
 @final
 class SRA1(SRA):
     r"""Rößler's SRA1, two drifts and two diffusions a step.
@@ -189,18 +232,33 @@ class SRA1(SRA):
     References: [rossler2010].
     """
 
-    spec = Spec(
-        name="sra1",
-        summary="Rößler's SRA1: additive noise, strong order 1.5 (2 with a linear drift), weak order 2",
-        references=("rossler2010",),
-        kind="step",
-        evaluations=2,
-        ode=2.0,
-        strong={"linear-additive": 2.0, "additive": 1.5},
-        weak={"linear-additive": 2.0, "additive": 2.0},
-        noise_types=frozenset({"none", "additive"}),
-        calculus=BOTH,
-        increments="space-time",
-        eta=(0.0, float("inf")),
+    spec = _spec(
+        "sra1",
+        "Rößler's SRA1: additive noise, strong order 1.5 (2 with a linear drift), weak order 2",
+        "rossler2010",
+        2,
+        2.0,
     )
     tableau = TABLEAUS["sra1"]
+
+
+@final
+class SRA3(SRA):
+    """Rößler's SRA3, three drifts and two diffusions a step: as :class:`SRA1`, and of order 3 where there is no noise.
+
+    References: [rossler2010].
+    """
+
+    spec = _spec("sra3", "Rößler's SRA3: as SRA1, with order 3 on an ODE", "rossler2010", 3, 3.0)
+    tableau = TABLEAUS["sra3"]
+
+
+@final
+class SOSRA(SRA):
+    """Rackauckas and Nie's SOSRA, three drifts and three diffusions a step: as :class:`SRA1`, made to be stable.
+
+    References: [rackauckas2020].
+    """
+
+    spec = _spec("sosra", "Rackauckas and Nie's SOSRA: as SRA1, stable on larger steps", "rackauckas2020", 3, 2.0)
+    tableau = TABLEAUS["sosra"]

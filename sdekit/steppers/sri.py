@@ -13,7 +13,7 @@ $$ x \leftarrow x + h \textstyle\sum_i \alpha_i f(t + c^0_i h, H^0_i) + \sum_i g
    \bigl(\beta^1_i W + \beta^2_i I_{(1,1)}/\sqrt h + \beta^3_i Z + \beta^4_i I_{(1,1,1)}/h\bigr), $$
 
 element by element, with $c^0 = A^0 e$ and $c^1 = A^1 e$: coordinate i of g may depend on coordinate i of x only, or
-there is one noise for all coordinates.
+there is one noise for all coordinates. Of $c^0$ order 1.5 asks $\alpha^\top c^0 = \tfrac12$ alone.
 
 The weak order is 1.5 too, not 2: $\sqrt h B^1 g$ does not change its sign with the noise, so means of order
 $h^{5/2}$ are left in a step, such as that of $g\,g''(f, g)\,W^2 h^{3/2}$ in second moments. They vanish on linear
@@ -28,17 +28,20 @@ References: [rossler2010]; [rackauckas2020] for SOSRI.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import ClassVar, final
 
+import torch
 from torch import Tensor
 
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
-from sdekit.steppers.base import Memory, Spec, Step, StepMethod
+from sdekit.steppers.base import EmbeddedMethod, Memory, Spec, Step
 from sdekit.steppers.coefficients import Matrix, Vector, combine, matrix, node, row_sums, terms, vector
-from sdekit.steppers.sra import SRATableau, Terms, additive_step
+from sdekit.steppers.sra import Parts, SRATableau, Terms, additive_pair, additive_step
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class SRITableau:
         beta3: Weights of Z.
         beta4: Weights of $I_{(1,1,1)}/h$.
         ode: Order on an ODE.
+        nodes: Of the drift, where they are not the row sums of A0.
     """
 
     A0: Matrix
@@ -68,11 +72,12 @@ class SRITableau:
     beta3: Vector
     beta4: Vector
     ode: int
+    nodes: Vector | None = None
 
     @property
     def c0(self) -> Vector:
         """Nodes of the drift."""
-        return row_sums(self.A0)
+        return row_sums(self.A0) if self.nodes is None else self.nodes
 
     @property
     def c1(self) -> Vector:
@@ -82,12 +87,18 @@ class SRITableau:
     @cached_property
     def additive(self) -> SRATableau:
         """What it is for additive noise."""
-        return SRATableau(self.A0, self.B0, self.c1, self.alpha, self.beta1, self.beta3, self.ode)
+        return SRATableau(self.A0, self.B0, self.c1, self.alpha, self.beta1, self.beta3, self.ode, self.nodes)
 
     @cached_property
     def plan(self) -> _Plan:
         """What the stage loop reads."""
         return _Plan.of(self)
+
+
+def ends(alpha: Vector, late: int) -> Vector:
+    r"""Nodes 0 and c, the last ``late`` of them c, such that $\alpha^\top c^0 = \tfrac12$."""
+    c = Fraction(1, 2) / sum(alpha[-late:], Fraction(0))
+    return (Fraction(0),) * (len(alpha) - late) + (c,) * late
 
 
 @dataclass(frozen=True)
@@ -118,10 +129,10 @@ class _Plan:
         used = {j for j in range(s) if tableau.alpha[j] or any(row[j] for row in tableau.A1)}
         for i in reversed(range(s)):
             used |= {j for j in range(i) if tableau.A0[i][j] and i in used}
-        first: dict[tuple[Vector, Vector], int] = {}
+        first: dict[tuple[Vector, Vector, Fraction], int] = {}
         stages = []
         for i in range(s):
-            same = first.setdefault((tableau.A0[i], tableau.B0[i]), i)
+            same = first.setdefault((tableau.A0[i], tableau.B0[i], tableau.c0[i]), i)
             stages.append(
                 _Stage(
                     i in used,
@@ -138,8 +149,10 @@ class _Plan:
         return cls(tuple(stages), terms(tableau.alpha))
 
 
-def elementwise_step(tableau: SRITableau, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment) -> Step:
-    """The stage loop."""
+def _elementwise(
+    tableau: SRITableau, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment
+) -> tuple[Parts, Callable[[], Parts]]:
+    """The stage loop: what moves the state, and what of it the method of strong order 1 does not have."""
     plan, h = tableau.plan, t1 - t0
     root = h**0.5
     w, levy = increment.w, increment.h
@@ -150,7 +163,6 @@ def elementwise_step(tableau: SRITableau, sde: SDE, t0: float, t1: float, x: Ten
     integrals = w, (square - h) * (0.5 / root), z, w * (square - 3.0 * h) * (1.0 / (6.0 * h))
     f: dict[int, Tensor] = {}
     g: list[Tensor] = []
-    noise: list[Tensor] = []
     for i, stage in enumerate(plan.stages):
         if stage.used and stage.again is not None:
             f[i] = f[stage.again]
@@ -159,15 +171,22 @@ def elementwise_step(tableau: SRITableau, sde: SDE, t0: float, t1: float, x: Ten
             f[i] = sde.drift(node(t0, t1, stage.c0), combine(x, parts))
         parts = [(h * a, f[j]) for j, a in stage.A1] + [(root * b, g[j]) for j, b in stage.B1]
         g.append(sde.diffusion(node(t0, t1, stage.c1), combine(x, parts)).reshape(x.shape))
-        pairs = [(beta, integral) for beta, integral in zip(stage.betas, integrals, strict=True) if beta]
-        if pairs:
-            (beta, integral), *rest = pairs
-            noise.append(g[i] * combine(beta * integral, rest))
     moved = [(h * a, f[i]) for i, a in plan.alpha]
-    return Step(combine(x, [*moved, *((1.0, part) for part in noise)]))
+
+    def noise(first: int) -> Parts:
+        """The terms of the integrals from the first one on."""
+        found = []
+        for i, stage in enumerate(plan.stages):
+            pairs = [(b, v) for b, v in zip(stage.betas[first:], integrals[first:], strict=True) if b]
+            if pairs:
+                (beta, integral), *rest = pairs
+                found.append((1.0, g[i] * combine(beta * integral, rest)))
+        return found
+
+    return [*moved, *noise(0)], lambda: [*moved, (-h, f[0]), *noise(2)]
 
 
-class SRI(StepMethod):
+class SRI(EmbeddedMethod):
     """An SRI method: a tableau in the stage loop."""
 
     tableau: ClassVar[SRITableau]
@@ -175,8 +194,17 @@ class SRI(StepMethod):
     def step(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None, memory: Memory) -> Step:
         if increment is None or sde.noise_type == "additive":
             return additive_step(self.tableau.additive, sde, t0, t1, x, increment)
-        return elementwise_step(self.tableau, sde, t0, t1, x, increment)
+        return Step(combine(x, _elementwise(self.tableau, sde, t0, t1, x, increment)[0]))
 
+    def pair(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None) -> tuple[Tensor, Tensor]:
+        r"""The difference is that from the weights $\beta^1$ and $\beta^2$ alone, with one drift: strong order 1."""
+        if increment is None or sde.noise_type == "additive":
+            return additive_pair(self.tableau.additive, sde, t0, t1, x, increment)
+        parts, difference = _elementwise(self.tableau, sde, t0, t1, x, increment)
+        return combine(x, parts), combine(torch.zeros_like(x), difference())
+
+
+_SOSRI = vector("1.140099274172029 -0.6401334255743456 0.4736296532772559 0.026404498125060714")
 
 TABLEAUS: dict[str, SRITableau] = {
     "sri1w1": SRITableau(
@@ -203,7 +231,7 @@ TABLEAUS: dict[str, SRITableau] = {
         beta4=vector("-2 5/3 -2/3 1"),
         ode=3,
     ),
-    # Its second node of the drift lies before the step, at c = −0.04: it asks for fields at times before the start.
+    # The row sums of A0 are 0, −0.04, 0.79 and 3.75: fields would be asked before the step and after it.
     "sosri": SRITableau(
         A0=matrix(
             "",
@@ -229,15 +257,32 @@ TABLEAUS: dict[str, SRITableau] = {
             "2.67767339866713 -4.9395031322250995",
             "0.15580956238299215 3.2361551006624674 -1.4223118283355949",
         ),
-        alpha=vector("1.140099274172029 -0.6401334255743456 0.4736296532772559 0.026404498125060714"),
+        alpha=_SOSRI,
         beta1=vector("-1.8453464565104432 2.688764531100726 -0.2523866501071323 0.40896857551684956"),
         beta2=vector("0.4969658141589478 -0.5771202869753592 -0.12919702470322217 0.2093514975196336"),
         beta3=vector("2.8453464565104425 -2.688764531100725 0.2523866501071322 -0.40896857551684945"),
         beta4=vector("0.11522663875443433 -0.57877086147738 0.2857851028163886 0.17775911990655704"),
         ode=2,
+        nodes=ends(_SOSRI, late=2),
     ),
 }
 """Name → published tableau; a method may take any of them."""
+
+
+def _spec(name: str, summary: str, reference: str, evaluations: int, ode: float) -> Spec:
+    return Spec(
+        name=name,
+        summary=summary,
+        references=(reference,),
+        kind="step",
+        evaluations=evaluations,
+        ode=ode,
+        strong={"linear-additive": 2.0, "additive": 1.5, "diagonal": 1.5, "commutative": 1.5},
+        weak={"linear-additive": 2.0, "additive": 2.0, "diagonal": 1.5, "commutative": 1.5},
+        noise_types=frozenset({"none", "additive", "scalar", "diagonal"}),
+        increments="space-time",
+        eta=(0.0, float("inf")),
+    )
 
 
 @final
@@ -250,17 +295,31 @@ class SRI1W1(SRI):
     References: [rossler2010].
     """
 
-    spec = Spec(
-        name="sri1w1",
-        summary="Rößler's SRI1W1: diagonal or scalar Itô noise, strong order 1.5",
-        references=("rossler2010",),
-        kind="step",
-        evaluations=2,
-        ode=2.0,
-        strong={"linear-additive": 2.0, "additive": 1.5, "diagonal": 1.5, "commutative": 1.5},
-        weak={"linear-additive": 2.0, "additive": 2.0, "diagonal": 1.5, "commutative": 1.5},
-        noise_types=frozenset({"none", "additive", "scalar", "diagonal"}),
-        increments="space-time",
-        eta=(0.0, float("inf")),
-    )
+    spec = _spec("sri1w1", "Rößler's SRI1W1: diagonal or scalar Itô noise, strong order 1.5", "rossler2010", 2, 2.0)
     tableau = TABLEAUS["sri1w1"]
+
+
+@final
+class SRI2W1(SRI):
+    """Rößler's SRI2W1, three drifts and four diffusions a step: as :class:`SRI1W1`, and of order 3 without noise.
+
+    References: [rossler2010].
+    """
+
+    spec = _spec("sri2w1", "Rößler's SRI2W1: as SRI1W1, with order 3 on an ODE", "rossler2010", 3, 3.0)
+    tableau = TABLEAUS["sri2w1"]
+
+
+@final
+class SOSRI(SRI):
+    r"""Rackauckas and Nie's SOSRI, four drifts and four diffusions a step: as :class:`SRI1W1`, made to be stable.
+
+    The paper's nodes of the drift are row sums of $A^0$, −0.04 and 3.75 among them, which lie outside of the step. The
+    drift is asked at its two ends instead (:func:`ends`): where the drift does not depend on time, this is the paper's
+    method, and where it does, it is another of the same orders that never looks past the interval.
+
+    References: [rackauckas2020].
+    """
+
+    spec = _spec("sosri", "Rackauckas and Nie's SOSRI: as SRI1W1, stable on larger steps", "rackauckas2020", 4, 2.0)
+    tableau = TABLEAUS["sosri"]

@@ -37,6 +37,9 @@ SRA_STRONG = (
 )
 """Strong order 1.5 for additive noise: 8 conditions."""
 
+OWN_NODES = ("α c0 = 1/2",)
+"""What is asked of nodes of the drift that are no row sums."""
+
 SRI_STRONG = (
     "α = 1",
     *("β1 = 1", "β2 = 0", "β3 = 0", "β4 = 0"),
@@ -82,6 +85,8 @@ def residuals(tableau: Tableau | SRATableau | SRITableau | WeakTableau, order: i
     found = runge_kutta_residuals(Tableau(tableau.A0, tableau.alpha), order)
     weights = {"α": tableau.alpha, "β1": tableau.beta1, "β2": tableau.beta2}
     matrices = {"A0": tableau.A0, "B0": tableau.B0}
+    if not isinstance(tableau, WeakTableau) and tableau.nodes is not None:
+        found |= _conditions(OWN_NODES, weights, {"c0": _diagonal(tableau.c0)})
     if isinstance(tableau, SRATableau):
         nodes = {"c1": _diagonal(tableau.c1)}
         return found | _conditions(SRA_STRONG, weights, matrices | nodes)
