@@ -2,6 +2,7 @@
 
 from sdekit import fokker_planck, grids, metrics, problems, score, verify
 from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
+from sdekit.calculus import to_ito, to_stratonovich
 from sdekit.driver import solve
 from sdekit.dynamics import sde
 from sdekit.errors import SdekitError
@@ -23,6 +24,7 @@ from sdekit.steppers import (
     ETDAB,
     MALA,
     RK4,
+    SEA,
     SEEDS2,
     SEEDS3,
     SRA1,
@@ -42,11 +44,14 @@ from sdekit.steppers import (
     EDMEuler,
     EDMHeun,
     Euler,
+    EulerHeun,
     EulerMaruyama,
     ExactLinear,
     Heun,
+    HeunStratonovich,
     LangevinCorrector,
     MetropolisCorrector,
+    MidpointStratonovich,
     Milstein,
     PredictorCorrector,
     ReverseDiffusion,
@@ -54,8 +59,11 @@ from sdekit.steppers import (
     SDEDPMpp1,
     SDEDPMpp2M,
     SDEDPMpp3M,
+    ShARK,
     SigmaMidpoint,
+    SlowRK,
     SNRCorrector,
+    SPaRK,
     UniPC,
 )
 from sdekit.structure import check_structure
@@ -74,6 +82,7 @@ __all__ = [
     "MALA",
     "OU",
     "RK4",
+    "SEA",
     "SEEDS2",
     "SEEDS3",
     "SRA1",
@@ -101,17 +110,20 @@ __all__ = [
     "EDMHeun",
     "Empirical",
     "Euler",
+    "EulerHeun",
     "EulerMaruyama",
     "ExactLinear",
     "Flow",
     "Gaussian",
     "GaussianMixture",
     "Heun",
+    "HeunStratonovich",
     "Increment",
     "Langevin",
     "LangevinCorrector",
     "LangevinStep",
     "MetropolisCorrector",
+    "MidpointStratonovich",
     "Milstein",
     "PredictorCorrector",
     "RecordedBrownian",
@@ -121,8 +133,11 @@ __all__ = [
     "SDEDPMpp2M",
     "SDEDPMpp3M",
     "SNRCorrector",
+    "SPaRK",
     "SdekitError",
+    "ShARK",
     "SigmaMidpoint",
+    "SlowRK",
     "Solution",
     "Status",
     "SubVP",
@@ -139,5 +154,7 @@ __all__ = [
     "score",
     "sde",
     "solve",
+    "to_ito",
+    "to_stratonovich",
     "verify",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sdekit.errors import SdekitError, unknown_name
-from sdekit.problems import additive, closed_form, linear
+from sdekit.problems import additive, closed_form, linear, stratonovich
 from sdekit.problems.base import Problem
 from sdekit.problems.cir import cox_ingersoll_ross
 from sdekit.problems.double_well import double_well
@@ -38,6 +38,13 @@ PROBLEMS: dict[str, Callable[..., Problem]] = {
     "langevin-gaussian": langevin_gaussian,
     "langevin-mixture": langevin_mixture,
     "rotation": linear.rotation,
+    "gbm-strat": stratonovich.geometric_brownian_motion,
+    "sinh-strat": stratonovich.hyperbolic_sine,
+    "arctan-scalar-strat": stratonovich.scalar_arc_tangent,
+    "nonautonomous-strat": stratonovich.nonautonomous_gbm,
+    "kubo-strat": stratonovich.kubo,
+    "commuting-strat": stratonovich.commuting,
+    "noncommuting-strat": stratonovich.noncommuting,
     "nonautonomous-ode": nonautonomous_ode,
 }
 """Name → maker. The generation problems take ``eta``."""

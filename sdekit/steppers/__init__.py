@@ -23,9 +23,11 @@ from sdekit.steppers.runge_kutta import RK4, Euler, Heun
 from sdekit.steppers.sa_solver import SASolver
 from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
 from sdekit.steppers.seeds import SEEDS2, SEEDS3
+from sdekit.steppers.shark import SEA, ShARK
 from sdekit.steppers.sigma_midpoint import SigmaMidpoint
 from sdekit.steppers.sra import SRA1
 from sdekit.steppers.sri import SRI1W1
+from sdekit.steppers.stratonovich import EulerHeun, HeunStratonovich, MidpointStratonovich, SlowRK, SPaRK
 from sdekit.steppers.unipc import UniPC
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "ETDAB",
     "MALA",
     "RK4",
+    "SEA",
     "SEEDS2",
     "SEEDS3",
     "SRA1",
@@ -60,11 +63,14 @@ __all__ = [
     "EDMEuler",
     "EDMHeun",
     "Euler",
+    "EulerHeun",
     "EulerMaruyama",
     "ExactLinear",
     "Heun",
+    "HeunStratonovich",
     "LangevinCorrector",
     "MetropolisCorrector",
+    "MidpointStratonovich",
     "Milstein",
     "Multistep",
     "Plan",
@@ -78,7 +84,10 @@ __all__ = [
     "SDEDPMpp2M",
     "SDEDPMpp3M",
     "SNRCorrector",
+    "SPaRK",
+    "ShARK",
     "SigmaMidpoint",
+    "SlowRK",
     "Spec",
     "Step",
     "StepMethod",

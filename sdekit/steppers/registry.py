@@ -29,15 +29,18 @@ from sdekit.steppers.runge_kutta import RK4, Euler, ExplicitRungeKutta, Heun, Ta
 from sdekit.steppers.sa_solver import SASolver
 from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
 from sdekit.steppers.seeds import SEEDS2, SEEDS3
+from sdekit.steppers.shark import SEA, ShARK
 from sdekit.steppers.sigma_midpoint import SigmaMidpoint
 from sdekit.steppers.sra import SRA1, SRATableau
 from sdekit.steppers.sri import SRI1W1, SRITableau
+from sdekit.steppers.stratonovich import EulerHeun, HeunStratonovich, MidpointStratonovich, SlowRK, SPaRK
 from sdekit.steppers.unipc import UniPC
 from sdekit.steppers.weak_runge_kutta import WeakTableau
 
 _FAMILIES: tuple[type[Family], ...] = (ERSDE, DEIS, ETDAB, UniPC, VAB, VABM)
 _ALL: tuple[type[Stepper], ...] = (
     *(EulerMaruyama, Milstein, SRA1, SRI1W1, Euler, Heun, RK4, ExactLinear),
+    *(EulerHeun, HeunStratonovich, MidpointStratonovich, SEA, ShARK, SlowRK, SPaRK),
     *(DDIM, DDPM, DDPMBeta, AncestralVE, ReverseDiffusion, EDMEuler, EDMHeun),
     *(DPM1, DPM2, DPM3, DPMpp2S, DPMpp3S, DPMpp2M, DPMpp3M),
     *(SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M, SEEDS2, SEEDS3, SASolver, SigmaMidpoint),

@@ -51,6 +51,87 @@ def sri1w1(f, kick, times, x):
     return x
 
 
+def normals(kick, k, h):
+    """g(t) ΔW and g(t) H over a step, as functions of t."""
+    root = mp.sqrt(abs(h))
+    return lambda t: root * kick(k, t), lambda t: root * kick(k, t, levy) / mp.sqrt(12)
+
+
+def euler_heun(f, kick, times, x):
+    """Euler for the drift, the mean of the diffusions at both ends for the noise."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        W, _ = normals(kick, k, t - s)
+        x = x + (t - s) * f(s, x) + (W(s) + W(t)) / 2
+    return x
+
+
+def heun_strat(f, kick, times, x):
+    """Rümelin 1982: the means of both fields at both ends, the second at the point of Euler and Maruyama."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        W, _ = normals(kick, k, t - s)
+        first = f(s, x)
+        second = f(t, x + (t - s) * first + W(s))
+        x = x + (t - s) / 2 * (first + second) + (W(s) + W(t)) / 2
+    return x
+
+
+def midpoint_strat(f, kick, times, x):
+    """Half a step of Euler and Maruyama, and both fields there."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        W, _ = normals(kick, k, t - s)
+        middle = (s + t) / 2
+        x = x + (t - s) * f(middle, x + (t - s) / 2 * f(s, x) + W(s) / 2) + W(middle)
+    return x
+
+
+def linear_noise(W, H, s, t):
+    """∫ g dW for g linear between the ends: ∫ (u − s)/h dW = ΔW/2 − H."""
+    return (W(s) + W(t)) / 2 + H(s) - H(t)
+
+
+def sea(f, kick, times, x):
+    """Foster, dos Reis and Strange 2024, (5.8): the drift at the mean of the path, ΔW/2 + H."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        W, H = normals(kick, k, t - s)
+        x = x + (t - s) * f(s, x + W(s) / 2 + H(s)) + linear_noise(W, H, s, t)
+    return x
+
+
+def shark(f, kick, times, x):
+    """Foster, dos Reis and Strange 2024, (6.1): Y + H, then 5/6 of the step, at weights 2/5 and 3/5."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, (W, H) = t - s, normals(kick, k, t - s)
+        first = f(s, x + H(s))
+        second = f(s + 5 * h / 6, x + H(s) + 5 * (h * first + W(s)) / 6)
+        x = x + h / 5 * (2 * first + 3 * second) + linear_noise(W, H, s, t)
+    return x
+
+
+def slowrk(f, kick, times, x):
+    """Foster, dos Reis and Strange 2024, (6.2): all stages of the noise but the last stand at the midpoint."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, (W, H) = t - s, normals(kick, k, t - s)
+        middle = s + h / 2
+        first = f(s, x)
+        second = f(s + 3 * h / 4, x + 3 * (h * first + W(middle) + 2 * H(middle)) / 4)
+        x = x + h / 3 * (first + 2 * second) + W(middle) + 2 * (H(middle) - H(t))
+    return x
+
+
+def spark(f, kick, times, x):
+    """Foster and Jelinčič 2023, Definition 1.6."""
+    outer, inner = (3 - mp.sqrt(3)) / 6, 1 / mp.sqrt(3)
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, (W, H) = t - s, normals(kick, k, t - s)
+        middle = s + h / 2
+        first = f(s, x)
+        second = f(middle, x + (h * first + W(s)) / 2 + mp.sqrt(3) * H(s))
+        third = f(t, x + h * second + W(middle))
+        x = x + outer * (h * first + W(s)) + inner * (h * second + W(middle)) + outer * (h * third + W(t))
+        x = x + H(s) - H(t)
+    return x
+
+
 def euler(f, kick, times, x):
     """Euler 1768."""
     for s, t in pairwise(times):

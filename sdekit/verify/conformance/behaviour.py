@@ -13,6 +13,7 @@ from torch import Tensor
 from sdekit import random
 from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian, levy_for
 from sdekit.brownian.area import wedge
+from sdekit.calculus import to_ito
 from sdekit.doors import noise_event
 from sdekit.driver import solve
 from sdekit.dynamics import GeneralSDE, Reflected, noise_shape, times_noise
@@ -143,7 +144,7 @@ def _small_steps(subject: Subject) -> str:
     backwards = h < 0
     sde = Reflected(problem.sde) if backwards else problem.sde
     clock = -s if backwards else s
-    drift = sde.drift(clock, x)
+    drift = to_ito(sde).drift(clock, x)  # whatever the calculus, what is left of ΔW² has the mean h
     if subject.silent:
         moved = (subject.run(x, times).final - x) / abs(h)
         off = _relative(moved, drift)
