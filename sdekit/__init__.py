@@ -3,6 +3,7 @@
 from sdekit import fokker_planck, grids, metrics, problems, score, verify
 from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
 from sdekit.calculus import to_ito, to_stratonovich
+from sdekit.controllers import PID
 from sdekit.driver import solve
 from sdekit.dynamics import sde
 from sdekit.errors import SdekitError
@@ -81,6 +82,7 @@ __all__ = [
     "ETDAB",
     "MALA",
     "OU",
+    "PID",
     "RK4",
     "SEA",
     "SEEDS2",

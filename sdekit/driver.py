@@ -12,12 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sdekit import doors, ends
+from sdekit import adaptive, doors, ends
 from sdekit.brownian import BrownianPath, Noise
+from sdekit.controllers import PID
 from sdekit.dynamics import SDE
 from sdekit.ends import End
 from sdekit.errors import SdekitError, unknown_name
-from sdekit.keys import Paths, Seed
+from sdekit.keys import Keys, Paths, Seed
 from sdekit.linear import LinearProcess
 from sdekit.observe import Counter, finite_samples, observe
 from sdekit.reverse import Reverse
@@ -41,6 +42,7 @@ def solve(
     save: Save = "final",
     end: End = "stop",
     steps: int | None = None,
+    controller: PID | None = None,
     progress: Progress = None,
     max_steps: int = 100_000,
     max_seconds: float | None = None,
@@ -69,8 +71,10 @@ def solve(
             (:mod:`sdekit.ends`). What they reach is the final state, saved last whatever ``save`` says, at t = 0. It is
             no step of ``stats``, and a run that is cut off by a limit does not have it.
         steps: Number of steps, when ``grid`` is left out.
-        progress: True for a bar, or a callable ``(done, total)``.
-        max_steps: Steps after which the run ends with a status.
+        controller: Steps of every sample's own choosing, :class:`~sdekit.PID`, for a stepper that estimates its error
+            (:mod:`sdekit.adaptive`). Of ``grid`` the first and the last time count, and what ``save`` asks for.
+        progress: True for a bar, or a callable ``(done, total)``; with a controller samples are counted, not steps.
+        max_steps: Steps after which the run ends with a status; with a controller, attempts of a sample.
         max_seconds: Seconds after which the run ends with a status.
 
     Returns:
@@ -88,38 +92,102 @@ def solve(
     counter = Counter()
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")
     finish = ends.finish(observe(sde, counter, fields=False), nodes, end, x, drawn)
-    prepared = chosen.prepare(observed, saving.times)
     steps_noise = drawn.steps if isinstance(drawn, ends.RecordedEnd) else drawn
-    source = doors.noise_source(sde, x, chosen, prepared, saving.times[0], steps_noise)
     started = time.perf_counter()
+    limits = _Limits(max_steps, max_seconds)
     with ExitStack() as stack:
         report = _reporter(progress, stack)
-        loop = _Loop(prepared, source, saving, report, max_steps, max_seconds)
-        kept, done, cause, memory = loop.run(x)
-    ts, xs = saving.gather(kept)
-    final = kept[done]
-    if finish is not None and cause is Status.SUCCESS:
-        final = finish(final)
+        if controller is None:
+            ran = _fixed(observed, chosen, saving, x, steps_noise, report, limits)
+        else:
+            ran = _adaptive(observed, chosen, saving, x, steps_noise, controller, report, limits)
+    ts, xs, final = ran.ts, ran.xs, ran.final
+    if finish is not None and bool((ran.status == Status.SUCCESS).any()):
+        arrived = (ran.status == Status.SUCCESS).reshape(-1, *(1,) * (x.ndim - 1))
+        final = torch.where(arrived, finish(final), final)
         before = 0 if isinstance(save, str) and save == "final" else len(ts)
         ts, xs = torch.cat([ts[:before], ts.new_zeros(1)]), torch.cat([xs[:before], final[None]])
-    good = finite_samples(final)
-    status = torch.full((len(x),), cause, dtype=torch.int8, device=x.device)
-    status = status.masked_fill(~good, Status.NON_FINITE)
+    status = ran.status.masked_fill(~finite_samples(final), Status.NON_FINITE)
     seconds = time.perf_counter() - started
-    stats = Statistics(done, counter.drift, counter.diffusion, counter.score, seconds)
+    stats = Statistics(ran.steps, counter.drift, counter.diffusion, counter.score, seconds)
     provenance = {
         **versions(),
         "stepper": chosen.spec.name,
         "method": repr(chosen),
         **_problem(sde),
         "times": saving.times,
+        **({} if controller is None else {"controller": repr(controller)}),
         **doors.noise_facts(steps_noise),
         "end": end,
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),
     }
+    return Solution(ts, xs, final, stats, status, provenance, ran.diagnostics)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Where a run ends whether it has arrived or not."""
+
+    steps: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What a run came to."""
+
+    ts: Tensor
+    xs: Tensor
+    final: Tensor
+    status: Tensor
+    steps: int
+    diagnostics: dict[str, Tensor]
+
+
+def _fixed(
+    sde: SDE,
+    stepper: Stepper,
+    saving: _Saving,
+    x: Tensor,
+    noise: Keys | BrownianPath | None,
+    report: Callable[[int, int], None] | None,
+    limits: _Limits,
+) -> _Ran:
+    """Step by step along the grid."""
+    prepared = stepper.prepare(sde, saving.times)
+    source = doors.noise_source(sde, x, stepper, prepared, saving.times[0], noise)
+    kept, done, cause, memory = _Loop(prepared, source, saving, report, limits).run(x)
+    status = torch.full((len(x),), cause, dtype=torch.int8, device=x.device)
     reported = prepared.report(memory) if prepared.report and memory is not None else {}
-    return Solution(ts, xs, final, stats, status, provenance, dict(reported))
+    return _Ran(*saving.gather(kept), kept[done], status, done, dict(reported))
+
+
+def _adaptive(
+    sde: SDE,
+    stepper: Stepper,
+    saving: _Saving,
+    x: Tensor,
+    noise: Keys | BrownianPath | None,
+    controller: PID,
+    report: Callable[[int, int], None] | None,
+    limits: _Limits,
+) -> _Ran:
+    """Every sample in steps of its own."""
+    first, last = saving.times[0], saving.times[-1]
+    wanted = sorted({saving.times[i] for i in saving.order} - {first, last}, reverse=first > last)
+    journey = adaptive.journey(
+        *(sde, stepper, controller, noise, x, first, last, wanted),
+        max_steps=limits.steps,
+        max_seconds=limits.seconds,
+        report=None if report is None else lambda arrived: report(arrived, len(x)),
+    )
+    arrival = journey.run(x)
+    found = {first: x, last: arrival.final, **dict(zip(wanted, arrival.between, strict=True))}
+    ts = [saving.times[i] for i in saving.order]
+    diagnostics = {"accepted": arrival.accepted, "rejected": arrival.rejected}
+    xs = torch.stack([found[t] for t in ts])
+    return _Ran(torch.tensor(ts, dtype=torch.float64), xs, arrival.final, arrival.status, arrival.attempts, diagnostics)
 
 
 def _problem(sde: SDE) -> dict[str, Any]:
@@ -181,8 +249,7 @@ class _Loop:
     source: Noise | None
     saving: _Saving
     report: Callable[[int, int], None] | None
-    max_steps: int
-    max_seconds: float | None
+    limits: _Limits
 
     def run(self, x: Tensor) -> tuple[dict[int, Tensor], int, Status, Memory]:
         """Kept states by index of time, steps done, why the run ended, and what the last step left behind."""
@@ -191,10 +258,11 @@ class _Loop:
         kept = {0: x} if 0 in keep else {}
         advance = self.prepared.advance
         memory: Memory = None
-        deadline = None if self.max_seconds is None else time.perf_counter() + self.max_seconds
+        seconds = self.limits.seconds
+        deadline = None if seconds is None else time.perf_counter() + seconds
         done, cause = 0, Status.SUCCESS
         for k in range(total):
-            if k >= self.max_steps:
+            if k >= self.limits.steps:
                 cause = Status.STEP_LIMIT
             elif deadline is not None and time.perf_counter() > deadline:
                 cause = Status.TIME_LIMIT

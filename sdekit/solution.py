@@ -29,6 +29,7 @@ class Status(IntEnum):
     NON_FINITE = 1
     STEP_LIMIT = 2
     TIME_LIMIT = 3
+    STEP_UNDERFLOW = 4
 
 
 @dataclass(frozen=True)

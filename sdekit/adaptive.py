@@ -1,0 +1,320 @@
+r"""Adaptive steps, for every sample by itself, on a tree.
+
+The interval is cut dyadically: a sample stands at a whole number p of the finest steps, the ticks, and takes $2^j$ of
+them, where $2^j$ divides p. So a step that was taken back is followed by its halves: the path is seen again where it
+was seen before, and the increments keep their law although they decide about the steps [foster2023adaptive]. Times are never
+accumulated, and a sample takes the same steps alone as among others.
+
+Between the ends of its steps a sample is looked at by a step of its own, from the start of the step that passes the
+time: it sees the path there, and the steps that follow are what they were.
+
+References: [foster2023adaptive]; [rackauckas2017].
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from sdekit.brownian import BrownianPath, BrownianTree, Increment, Levy, Walk
+from sdekit.controllers import PID
+from sdekit.dynamics import SDE, Reflected, noise_shape
+from sdekit.errors import SdekitError
+from sdekit.keys import Keys
+from sdekit.local_time import LocalTime
+from sdekit.solution import Status
+from sdekit.steppers import registry
+from sdekit.steppers.base import EmbeddedMethod, Stepper
+
+_LOOK_EVERY = {"cpu": 1}  # attempts between looks at who has arrived
+_LOOK_ELSEWHERE = 16  # where each makes the host wait
+
+
+@final
+@dataclass(frozen=True)
+class Arrival:
+    """What an adaptive run reached.
+
+    Attributes:
+        between: The states at the times inside the interval, shape (T, B, *E); where a sample did not get, its last.
+        final: The last states, shape (B, *E).
+        status: How each sample ended, int8 of shape (B,).
+        attempts: Of the whole batch.
+        accepted: Steps of every sample, shape (B,).
+        rejected: Those that were taken back.
+    """
+
+    between: Tensor
+    final: Tensor
+    status: Tensor
+    attempts: int
+    accepted: Tensor
+    rejected: Tensor
+
+
+@dataclass
+class _Travellers:
+    """The samples that are on their way, a row each."""
+
+    sample: Tensor  # which one it is
+    x: Tensor
+    place: Tensor  # in ticks, int64
+    wanted: Tensor  # ticks of the next step, float64
+    last: Tensor  # errors of the two steps that were accepted last
+    older: Tensor
+    due: Tensor  # which of the times asked for comes next
+    accepted: Tensor
+    rejected: Tensor
+    status: Tensor
+
+    @classmethod
+    def at_start(cls, x: Tensor, wanted: float) -> _Travellers:
+        count = len(x)
+        zeros = torch.zeros(count, dtype=torch.int64, device=x.device)
+        ones = torch.ones(count, dtype=torch.float64, device=x.device)
+        fine = torch.full((count,), Status.SUCCESS, dtype=torch.int8, device=x.device)
+        numbers = torch.arange(count, device=x.device)
+        return cls(numbers, x, zeros, ones * wanted, ones, ones, zeros, zeros, zeros, fine)
+
+    def select(self, rows: Tensor) -> _Travellers:
+        return _Travellers(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+class _View(NamedTuple):
+    """Samples whose steps pass a time, from where they are seen at it."""
+
+    sample: Tensor
+    due: Tensor  # which time
+    start: Tensor  # of the step
+    to: Tensor  # the time, in a clock that runs forwards
+    x: Tensor  # at the start
+
+
+@final
+@dataclass(frozen=True)
+class Journey:
+    """Adaptive steps of an SDE over the interval of a tree.
+
+    Attributes:
+        sde: The problem.
+        stepper: A method with an error estimate.
+        controller: Of the step sizes.
+        tree: The path. Its interval is that of the run, in either direction.
+        times: Those asked for inside the interval, in the order of the run.
+        backwards: Whether the run goes from the end of the interval to its start.
+        max_steps: Attempts of a sample after which it ends.
+        max_seconds: Seconds after which all end.
+        report: Called with the number of samples that have ended.
+    """
+
+    sde: SDE
+    stepper: EmbeddedMethod
+    controller: PID
+    tree: BrownianTree
+    times: Sequence[float] = ()
+    backwards: bool = False
+    max_steps: int = 100_000
+    max_seconds: float | None = None
+    report: Callable[[int], None] | None = None
+
+    @property
+    def ticks(self) -> int:
+        """Of the whole interval."""
+        return 1 << self.tree.depth
+
+    def run(self, x: Tensor) -> Arrival:
+        """From ``x``, shape (B, *E)."""
+        first = self.controller.first
+        wanted = self.ticks / 128 if first is None else self.ticks * min(1.0, first / (self.tree.t1 - self.tree.t0))
+        on, walk = _Travellers.at_start(x, wanted), self.tree.walk()
+        started, attempts = time.perf_counter(), 0
+        ended: list[_Travellers] = []
+        views: list[_View] = []
+        look_every = _LOOK_EVERY.get(x.device.type, _LOOK_ELSEWHERE)
+        while True:
+            if attempts % look_every == 0:
+                late = self.max_seconds is not None and time.perf_counter() - started > self.max_seconds
+                on.status = self._verdict(on, late)
+                going = self._going(on)
+                left = int(going.sum())
+                if self.report:
+                    self.report(len(x) - left)
+                if left == 0:
+                    break
+                # Rows that have ended cost nothing much while they are few, and packing the others costs a copy.
+                if 2 * left <= len(going):
+                    ended.append(on.select((~going).nonzero()[:, 0]))
+                    rows = going.nonzero()[:, 0]
+                    on, walk = on.select(rows), walk.select(rows)
+            views += self._attempt(on, walk)
+            attempts += 1
+        return self._arrival([*ended, on], views, attempts)
+
+    def _going(self, on: _Travellers) -> Tensor:
+        return (on.place < self.ticks) & (on.status == Status.SUCCESS)
+
+    def _verdict(self, on: _Travellers, late: bool) -> Tensor:
+        """How those that are still going are doing."""
+        status, going = on.status, self._going(on)
+        if late:
+            status = torch.where(going, int(Status.TIME_LIMIT), status)
+        spent = on.accepted + on.rejected >= self.max_steps
+        status = torch.where(going & spent, int(Status.STEP_LIMIT), status)
+        return torch.where(going & (on.wanted < 1.0), int(Status.STEP_UNDERFLOW), status).to(torch.int8)
+
+    def _attempt(self, on: _Travellers, walk: Walk) -> list[_View]:
+        """One attempt of every row, and what it passed; a row that has ended repeats what it did, to no effect."""
+        going = self._going(on)
+        place = torch.where(on.place < self.ticks, on.place, 0)
+        fits = torch.where(place == 0, self.ticks, place & -place)
+        step = torch.minimum(_power_below(on.wanted.clamp(1.0, float(self.ticks))), fits)
+        start, end = self._clock(place), self._clock(place + step)
+        drawn = self._drawn(walk, place, step) if self.sde.noise_type != "none" else None
+        after, error = self._step(start, end, on.x, drawn)
+        accept = going & (error <= 1.0)
+        order = self.stepper.estimate_order(self.sde.noise_type)
+        factor = self.controller.factor((error, on.last, on.older), accept, order)
+        on.due, views = self._look(on, accept, start, end) if self.times else (on.due, [])
+        on.x = torch.where(accept.reshape(-1, *(1,) * (after.ndim - 1)), after, on.x)
+        on.wanted = torch.where(going, step * factor, on.wanted)
+        on.older, on.last = torch.where(accept, on.last, on.older), torch.where(accept, error, on.last)
+        on.place = on.place + step * accept
+        on.accepted, on.rejected = on.accepted + accept, on.rejected + (going & ~accept)
+        return views
+
+    def _clock(self, place: Tensor) -> Tensor:
+        """The time of a place, in a clock that runs forwards; exact at both ends."""
+        low, high = (-self.tree.t1, -self.tree.t0) if self.backwards else (self.tree.t0, self.tree.t1)
+        part = place.double() / self.ticks
+        return torch.lerp(torch.full_like(part, low), torch.full_like(part, high), part)
+
+    def _drawn(self, walk: Walk, place: Tensor, step: Tensor) -> Increment:
+        """What the path does over the steps."""
+        index = place // step
+        if self.backwards:
+            index = self.ticks // step - 1 - index
+        increment = walk.step(self.tree.depth - _log2(step), index)
+        return increment.reflected() if self.backwards else increment
+
+    def _step(self, start: Tensor, end: Tensor, x: Tensor, drawn: Increment | None) -> tuple[Tensor, Tensor]:
+        """The states after the steps, and the errors in units of the tolerance."""
+        local = LocalTime(Reflected(self.sde) if self.backwards else self.sde, start, end)
+        increment = None if drawn is None else local.scaled(drawn.to(x.dtype))
+        after, estimate = self.stepper.pair(local, 0.0, 1.0, x, increment)
+        return after, self.controller.error(estimate, x, after)
+
+    def _look(self, on: _Travellers, accept: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, list[_View]]:
+        """Which times the steps pass: how many of them are behind every row now, and from where they are seen."""
+        clock = [-t for t in self.times] if self.backwards else list(self.times)
+        asked = torch.tensor([*clock, torch.inf], dtype=torch.float64, device=start.device)
+        due, views = on.due, []
+        while len(rows := (accept & (asked[due] <= end)).nonzero()[:, 0]):
+            views.append(_View(on.sample[rows], due[rows], start[rows], asked[due[rows]], on.x[rows]))
+            due = due.index_add(0, rows, torch.ones_like(rows))
+        return due, views
+
+    def _between(self, views: list[_View], x: Tensor) -> Tensor:
+        """The states at the times asked for, shape (T, B, *E); the last ones, ``x``, where no step passed one."""
+        between = x.expand(len(self.times), *x.shape).clone()
+        if not views:
+            return between
+        sample, due, start, to, before = (torch.cat(parts) for parts in zip(*views, strict=True))
+        for part in range(0, len(sample), len(x)):
+            some = slice(part, part + len(x))
+            drawn = self._drawn_to(sample[some], start[some], to[some]) if self.sde.noise_type != "none" else None
+            between[due[some], sample[some]] = self._step(start[some], to[some], before[some], drawn)[0]
+        return between
+
+    def _drawn_to(self, sample: Tensor, start: Tensor, to: Tensor) -> Increment:
+        tree = self.tree.select(sample)
+        return tree.increment(-to, -start).reflected() if self.backwards else tree.increment(start, to)
+
+    def _arrival(self, groups: list[_Travellers], views: list[_View], attempts: int) -> Arrival:
+        order = torch.cat([group.sample for group in groups]).argsort()
+        x, status, accepted, rejected = (
+            torch.cat([getattr(group, name) for group in groups])[order]
+            for name in ("x", "status", "accepted", "rejected")
+        )
+        return Arrival(self._between(views, x), x, status, attempts, accepted, rejected)
+
+
+def _log2(x: Tensor) -> Tensor:
+    """The whole part of log₂ x, exactly: the exponent of a double."""
+    return torch.frexp(x.double()).exponent.long() - 1
+
+
+def _power_below(x: Tensor) -> Tensor:
+    """The largest power of two that is not above x, int64."""
+    return torch.bitwise_left_shift(torch.ones_like(x, dtype=torch.int64), _log2(x))
+
+
+def journey(
+    sde: SDE,
+    stepper: Stepper,
+    controller: PID,
+    noise: Keys | BrownianPath | None,
+    x: Tensor,
+    first: float,
+    last: float,
+    times: Sequence[float],
+    **limits: Any,
+) -> Journey:
+    """The journey that :func:`sdekit.solve` makes with a controller.
+
+    Args:
+        sde: The problem.
+        stepper: As given.
+        controller: As given.
+        noise: Keys, or a tree over the interval; None where there is no noise.
+        x: Initial states.
+        first: Where the run begins.
+        last: Where it ends.
+        times: Those asked for in between, in the order of the run.
+        limits: The other attributes of the journey.
+
+    Raises:
+        SdekitError: a stepper without an error estimate; a path that is no tree over the interval, that has another
+            shape, or that does not know the areas which the stepper needs.
+    """
+    if not isinstance(stepper, EmbeddedMethod):
+        able = [name for name, cls in registry.STEPPERS.items() if issubclass(cls, EmbeddedMethod)]
+        raise SdekitError(
+            f"{stepper.spec.name} does not estimate its error, so that no controller can choose its steps: leave out "
+            f"controller=, or take one that does: {', '.join(able)}."
+        )
+    low, high = min(first, last), max(first, last)
+    event = x.shape[1:] if sde.noise_type == "none" else noise_shape(sde, first, x)
+    shape = torch.Size((len(x), *event))
+    levy: Levy = "space-time" if stepper.spec.increments == "space-time" else "none"
+    if isinstance(noise, Keys):
+        tree = BrownianTree(
+            shape, low, high, seed=noise.seed, paths=noise.paths, levy=levy, dtype=x.dtype, device=x.device
+        )
+    elif noise is None and sde.noise_type == "none":
+        tree = BrownianTree(shape, low, high, dtype=x.dtype, device=x.device)
+    else:
+        tree = _tree_over(noise, shape, low, high, levy)
+    return Journey(sde, stepper, controller, tree, times, first > last, **limits)
+
+
+def _tree_over(noise: BrownianPath | None, shape: torch.Size, low: float, high: float, levy: Levy) -> BrownianTree:
+    """``noise``, if it is a tree that fits."""
+    if noise is None:
+        raise SdekitError("This problem is stochastic: give noise=seed (an integer), or a BrownianTree.")
+    if not isinstance(noise, BrownianTree) or noise.clock is not None:
+        raise SdekitError(
+            f"A controller chooses its times as it goes, and {type(noise).__name__} does not know them all: give "
+            "noise=seed, or a BrownianTree in the clock t."
+        )
+    if (noise.t0, noise.t1) != (low, high) or noise.shape != shape or (levy != "none" and noise.levy == "none"):
+        raise SdekitError(
+            f"Adaptive steps halve the interval of the run, so its tree must be BrownianTree({tuple(shape)}, {low!r}, "
+            f'{high!r}, levy="{levy}"); got shape {tuple(noise.shape)} over [{noise.t0!r}, {noise.t1!r}] with '
+            f'levy="{noise.levy}".'
+        )
+    return noise

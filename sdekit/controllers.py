@@ -1,0 +1,98 @@
+r"""Step sizes from error estimates, for every sample by itself.
+
+With the error e of a step in units of the tolerance,
+
+$$ e = \Bigl\| \frac{\text{estimate}}{\mathrm{atol} + \mathrm{rtol}\,\max(|x|, |x'|)} \Bigr\|_{\mathrm{rms}}, $$
+
+a step is accepted if e ≤ 1, and the next one is to be
+
+$$ h' = h\,\operatorname{clip}\bigl(s\;e_n^{-\beta_1/k}\,e_{n-1}^{-\beta_2/k}\,e_{n-2}^{-\beta_3/k},\;
+   f_{\min},\; f_{\max}\bigr), \qquad
+   \beta_1 = K_P + K_I + K_D,\quad \beta_2 = -(K_P + 2 K_D),\quad \beta_3 = K_D, $$
+
+where the estimate is of order k in h: 3/2 for a difference of strong orders 1 and 3/2, 2 without noise. After a
+rejection nothing but e_n counts. Errors of accepted steps are what the next ones remember.
+
+References: [soderlind2003]; [ilie2015] for the exponents of SDEs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sdekit.errors import SdekitError
+
+
+@final
+@dataclass(frozen=True)
+class PID:
+    """A controller of the step size, with a tolerance per step.
+
+    Attributes:
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        proportional: K_P.
+        integral: K_I.
+        derivative: K_D.
+        safety: s, the part of the step that is believed in.
+        shrink: f_min, the least factor at a time.
+        grow: f_max, the largest.
+        first: Length of the first step; found from the fields if left out.
+
+    Raises:
+        SdekitError: a tolerance below zero or both zero, no integral gain, or factors that are not
+            shrink < safety ≤ 1 < grow.
+    """
+
+    rtol: float = 1e-3
+    atol: float = 1e-6
+    proportional: float = 0.1
+    integral: float = 0.3
+    derivative: float = 0.0
+    safety: float = 0.9
+    shrink: float = 0.2
+    grow: float = 4.0
+    first: float | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.rtol, self.atol) < 0.0 or self.rtol + self.atol == 0.0:
+            raise SdekitError(f"Tolerances are positive; got rtol = {self.rtol:g}, atol = {self.atol:g}.")
+        if self.integral <= 0.0:
+            raise SdekitError(f"Without an integral gain a step finds no tolerance; got integral = {self.integral:g}.")
+        if not 0.0 < self.shrink < self.safety <= 1.0 < self.grow:
+            raise SdekitError(
+                "A controller needs 0 < shrink < safety ≤ 1 < grow; got "
+                f"shrink = {self.shrink:g}, safety = {self.safety:g}, grow = {self.grow:g}."
+            )
+        if self.first is not None and not self.first > 0.0:
+            raise SdekitError(f"The first step must be longer than zero; got first = {self.first:g}.")
+
+    def error(self, estimate: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """E of every sample, float64 of shape (B,); infinite where something is not finite."""
+        scale = torch.maximum(before.abs(), after.abs()).mul_(self.rtol).add_(self.atol)
+        parts = (estimate / scale).flatten(1)
+        rms = torch.linalg.vector_norm(parts, dim=1).double() / parts.shape[1] ** 0.5
+        return rms.nan_to_num(torch.inf, torch.inf)
+
+    def factor(self, errors: tuple[Tensor, Tensor, Tensor], accepted: Tensor, order: float) -> Tensor:
+        """What the step is to be multiplied by.
+
+        Args:
+            errors: e of this step and of the two that were accepted before.
+            accepted: Which samples accept this step.
+            order: k.
+
+        Returns:
+            float64 tensor of shape (B,).
+        """
+        p, i, d = self.proportional, self.integral, self.derivative
+        now, last, older = (e.clamp(1e-10, 1e10).log() for e in errors)
+        smooth = (p + i + d) * now - (p + 2.0 * d) * last + d * older
+        # Powers by exp and log: torch.pow has other last bits in another batch. A rejected step is as long as e says.
+        exponent = torch.where(accepted, smooth, now)
+        factor = exponent.mul(-1.0 / order).exp().mul(self.safety)
+        return torch.where(accepted, factor, factor.clamp(max=self.safety)).clamp(self.shrink, self.grow)
