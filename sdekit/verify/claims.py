@@ -244,7 +244,7 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
     if kind == "strong":
         if spec.increments == "three-point":
             return None
-        method = strong_method(problem)
+        method = strong_method(problem, spec.increments)
         if method == "doubling" and eta is not None and (eta != 1.0 or not spec.needs_schedule):
             return None  # a method that takes other problems shows its order there, against known solutions
         if method == "affine":

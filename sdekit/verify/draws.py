@@ -23,6 +23,20 @@ from sdekit.steppers.base import Stepper
 from sdekit.typing import Shape
 
 
+def check_gaussian(stepper: Stepper) -> None:
+    """Refuse a stepper whose draws are no function of W and H.
+
+    Raises:
+        SdekitError: names the stepper and what it draws.
+    """
+    if stepper.spec.increments in ("full", "two-point"):
+        what = "Lévy areas of pairs of noises" if stepper.spec.increments == "full" else "two-point variables"
+        raise SdekitError(
+            f"{stepper.spec.name} draws {what}, and this is exact for functions of W and H alone: strong orders are "
+            "measured on coupled paths, by verify.order(kind='strong')."
+        )
+
+
 @dataclass(frozen=True)
 class Draws:
     """The normals of one sample in a run, in its order: for every interval m for W and, with Lévy areas, m for H.
@@ -44,8 +58,9 @@ class Draws:
         """What ``stepper`` draws on ``times``.
 
         Raises:
-            SdekitError: two draws overlap, so that they are not independent.
+            SdekitError: two draws overlap, so that they are not independent; or the stepper draws more than W and H.
         """
+        check_gaussian(stepper)
         prepared = stepper.prepare(sde, times)
         one = torch.zeros(1, *event_shape, dtype=torch.float64)
         noise = noise_event(sde, one, prepared, times[0])

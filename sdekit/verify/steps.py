@@ -16,6 +16,7 @@ from sdekit.errors import SdekitError
 from sdekit.fresh import fresh_shape
 from sdekit.steppers.base import Memory, Prepared, Stepper
 from sdekit.typing import Increments
+from sdekit.verify.draws import check_gaussian
 
 _ROUNDING = 1e-12  # of the state
 
@@ -41,6 +42,7 @@ class Steps:
     @classmethod
     def of(cls, sde: SDE, stepper: Stepper, times: Sequence[float], event: torch.Size) -> Steps:
         """Bind a stepper to distinct times, for states of shape E, at least one-dimensional."""
+        check_gaussian(stepper)
         prepared, shape = stepper.prepare(sde, times), event or torch.Size((1,))
         one = torch.zeros(1, *shape, dtype=torch.float64)
         noise = doors.noise_event(sde, one, prepared, times[0])

@@ -81,7 +81,7 @@ class SymmetricMilstein(StepMethod):
 
     def step(self, sde, t0, t1, x, increment, memory) -> Step:
         h, w = t1 - t0, increment.w
-        g, integrals = sde.diffusion(t0, x), self.integrals(w, increment.h, h)
+        g, integrals = sde.diffusion(t0, x), self.integrals(w, increment.space_time, h)
         moved = x + h * sde.drift(t0, x) + times_noise(g, w)
         for i, first in enumerate(g.unbind(-1)):
             along = jvp(lambda y: sde.diffusion(t0, y), (x,), (first,))[1]
