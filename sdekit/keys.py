@@ -73,7 +73,7 @@ class Keys:
         if paths is None and (seed is None or batch is None):
             raise SdekitError("Noise needs a seed and a number of samples, or paths=, one whole number per sample.")
         if seed is None:
-            keys = _seed_keys(_whole(() if paths is None else paths), device)
+            keys = random.seed_keys(_whole(() if paths is None else paths), device)
         else:
             keys = random.path_keys(seed, batch or 0 if paths is None else paths, device)
         if batch is not None and len(keys) != batch:
@@ -119,12 +119,6 @@ def _seeds(generators: Sequence[Generator], paths: Paths | None) -> list[int]:
 def _seed_of(generator: Generator) -> int:
     """63 bits; the generator moves on."""
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-
-
-def _seed_keys(seeds: tuple[int, ...], device: torch.device | str) -> Tensor:
-    """The keys of path 0 of every seed."""
-    nothing = torch.zeros(0, dtype=torch.int64, device=device)
-    return torch.cat([nothing, *(random.path_keys(seed, 1, device) for seed in seeds)])
 
 
 def _whole(paths: Paths) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import scipy.stats
@@ -22,20 +23,7 @@ from sdekit.random import STREAM_GRID, STREAM_LAW, key, mix, normals, normals_at
 WORD = 2**64
 GAMMA, GAMMA_ELEMENT = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03
 
-# The first two are the first outputs of SplitMix64 seeded with 0 and with 1, as published.
-KEYS = [
-    16294208416658607535,
-    10451216379200822465,
-    3069472533636442495,
-    6791897765849424158,
-    16490336266968443936,
-]
-PATH_KEYS = [8409816773569330625, -5137267319001854395, -2612723244073729496, -3376913891708091951]
-NORMALS = [
-    [[-0.559400797499632, -1.3504736837765028], [0.41360255657213, 0.7230309527916551]],
-    [[-0.0418689179314502, 0.09256900447201072], [1.3224914041206084, -0.3759266212797057]],
-    [[-1.0743104929010827, -1.1829100749972319], [1.324214359371034, -0.23950895407593362]],
-]
+PAGE = (Path(__file__).parents[1] / "docs" / "noise.md").read_text()
 
 
 def finaliser(x: int) -> int:
@@ -52,18 +40,36 @@ def folded(*words: int) -> int:
     return out
 
 
-def reference(seed: int, path: int, stream: int, step: int, element: int) -> float:
-    """The documented formula, one draw at a time, in Python's integers and floats."""
+def words(seed: int, path: int, stream: int, step: int, element: int) -> list[int]:
+    """Path key, step key and the two words of an address, in Python's integers."""
     path_key = finaliser((folded(seed) + path * GAMMA) % WORD)
     step_key = finaliser((folded(0, stream) + step // 2 * GAMMA) % WORD)
     word = finaliser((path_key + element * GAMMA_ELEMENT + step_key) % WORD)
-    extra = finaliser((word + GAMMA) % WORD)
-    angle = (word >> 40 << 40) | (extra & (2**40 - 1))
-    angle -= WORD if angle >= WORD // 2 else 0
+    return [path_key, step_key, word, finaliser((word + GAMMA) % WORD)]
+
+
+def polar(angle: int, u: float, step: int) -> float:
+    theta = math.pi * (angle - WORD if angle >= WORD // 2 else angle) * 2.0**-63
+    return math.sqrt(-2.0 * math.log(u)) * (math.sin(theta) if step % 2 else math.cos(theta))
+
+
+def reference(seed: int, path: int, stream: int, step: int, element: int) -> float:
+    """The documented formula, one draw at a time, in Python's integers and floats."""
+    *_, word, extra = words(seed, path, stream, step, element)
     radius = ((word & (2**40 - 1)) << 13 | extra >> 51) + 0.5
-    r = math.sqrt(-2.0 * math.log(radius * 2.0**-53))
-    theta = math.pi * angle * 2.0**-63
-    return r * (math.sin(theta) if step % 2 else math.cos(theta))
+    return polar((word >> 40 << 40) | (extra & (2**40 - 1)), radius * 2.0**-53, step)
+
+
+def single(seed: int, path: int, stream: int, step: int, element: int) -> float:
+    """That of float32, before any rounding."""
+    word = words(seed, path, stream, step, element)[2]
+    return polar(word, ((word & (2**40 - 1)) + 0.5) * 2.0**-40, step)
+
+
+def table(columns: str) -> list[list[str]]:
+    """The rows of the table of the page whose head is ``columns``."""
+    lines = PAGE[PAGE.index(f"| {columns} |\n") :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
 
 
 def block(seed: int, paths: int, elements: int, steps: int, stream: int = 0) -> Tensor:
@@ -76,15 +82,40 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return float((a * b).sum()) / math.sqrt(a.numel())
 
 
-def test_known_integers() -> None:
-    assert [mix(0), mix(1), mix(WORD - 1)] == [0, 6238072747940578789, 13029008266876403067]
-    assert [key(0), key(1), key(0, 1), key(1, 0), key(-1)] == KEYS
-    assert path_keys(7, [0, 1, -1, 2**62]).tolist() == PATH_KEYS
+def test_published_words() -> None:
+    """By the page, by Python's integers and by the library."""
+    rows = table("of | word")
+    assert len(rows) == 9
+    for name, word in rows:
+        function, numbers = name.rstrip(")").split("(")
+        arguments = [eval(number) for number in numbers.split(",")]
+        assert {"mix": mix, "key": key}[function](*arguments) == int(word, 16)
+        assert {"mix": lambda x: finaliser(x % WORD), "key": folded}[function](*arguments) == int(word, 16)
+    # The first outputs of SplitMix64 seeded with 0 and with 1, as published.
+    assert [key(0), key(1)] == [16294208416658607535, 10451216379200822465]
 
 
-def test_known_normals() -> None:
-    z = normals(path_keys(2024, [0, 5]), (2,), stream=1, start=3, count=3)
-    torch.testing.assert_close(z, torch.tensor(NORMALS, dtype=torch.float64), rtol=0, atol=1e-15)
+def test_published_normals(device: torch.device) -> None:
+    rows = table("seed | path | stream | step | element | K | S | w | w' | z, float64 | z, float32")
+    assert len(rows) == 6
+    for row in rows:
+        seed, path, stream, step, element = address = [int(number) for number in row[:5]]
+        wide, narrow = map(float, row[9:])
+        assert [f"{word:016x}" for word in words(*address)] == row[5:9]
+        assert reference(*address) == pytest.approx(wide, rel=0, abs=1e-15)
+        assert single(*address) == pytest.approx(narrow, rel=0, abs=1e-7)
+        keys = path_keys(seed, [path], device)
+        assert int(keys) % WORD == int(row[5], 16)
+        for dtype, z, tolerance in ((torch.float64, wide, 2e-15), (torch.float32, narrow, 1e-6)):
+            drawn = normals(keys, (element + 1,), stream=stream, start=step, dtype=dtype)
+            assert float(drawn[0, 0, -1]) == pytest.approx(z, rel=0, abs=tolerance)
+
+
+def test_published_streams() -> None:
+    """Every stream of the module, with its number, and no two of one number."""
+    page = {row[0]: eval(row[1]) for row in table("name | stream | what is drawn | step, element")}
+    assert page == {name: value for name, value in vars(random).items() if name.startswith("STREAM_")}
+    assert len(set(page.values())) == len(page)
 
 
 @pytest.mark.parametrize("stream", [0, 1, STREAM_GRID, STREAM_LAW])
