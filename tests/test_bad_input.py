@@ -197,7 +197,12 @@ STEPPERS: list[Case] = [
     (
         "Stratonovich",
         lambda _: solve(sk.sde(drift, drift, "diagonal", "stratonovich"), stepper="euler-maruyama", noise=0),
-        r"not a method of stratonovich calculus",
+        r"not a method of stratonovich calculus\. Steppers that can: euler-heun.*euler-maruyama takes sk\.to_ito\(sde\)",
+    ),
+    (
+        "Ito",
+        lambda _: solve(sk.sde(drift, drift), stepper="heun-strat", noise=0),
+        r"not a method of ito calculus\. Steppers that can: euler-m.*heun-strat takes sk\.to_stratonovich\(sde\)",
     ),
     (
         "exact-linear on a mixture",
@@ -402,7 +407,7 @@ SAMPLERS: list[Case] = [
             noise=sk.RecordedBrownian(GRID[::-1], torch.zeros(len(GRID) - 1, 3, 2, dtype=torch.float64)),
             end="exact-linear",
         ),
-        r"RecordedBrownian has no seed.*noise=seed or a BrownianGrid, or use end='denoise'",
+        r"RecordedBrownian has no seed.*noise=seed, a BrownianGrid or .*, or use end='denoise'",
     ),
     (
         "a network asked too high",

@@ -93,9 +93,14 @@ def obstacle(spec: Spec, sde: SDE) -> str | None:
         return "it samples the target of a Langevin diffusion, sk.Langevin(law)"
     if sde.noise_type not in spec.noise_types:
         return f"it does not integrate {sde.noise_type} noise"
-    if sde.noise_type not in ("none", "additive") and sde.calculus not in spec.calculus:
+    if _foreign(spec, sde):
         return f"it is not a method of {sde.calculus} calculus"
     return None
+
+
+def _foreign(spec: Spec, sde: SDE) -> bool:
+    """Whether ``sde`` is told in a calculus that the stepper does not integrate; for additive noise they agree."""
+    return sde.noise_type not in ("none", "additive") and sde.calculus not in spec.calculus
 
 
 def _integrates(cls: type[Stepper], sde: SDE) -> bool:
@@ -114,4 +119,7 @@ def check(stepper: Stepper, sde: SDE) -> None:
     if reason is not None:
         able = [name for name, cls in STEPPERS.items() if _integrates(cls, sde)]
         cure = f"Steppers that can: {', '.join(able)}." if able else "No registered stepper can."
+        if stepper.spec.noise_types >= {sde.noise_type} and _foreign(stepper.spec, sde):
+            (other,) = stepper.spec.calculus
+            cure += f" Or tell it in the other calculus: {stepper.spec.name} takes sk.to_{other}(sde)."
         raise SdekitError(f"{stepper.spec.name} cannot solve this problem: {reason}. {cure}")
