@@ -1,7 +1,7 @@
 """sdekit: SDE solvers in PyTorch whose convergence is verified."""
 
 from sdekit import fokker_planck, grids, metrics, problems, score, verify
-from sdekit.brownian import BrownianGrid, Increment, RecordedBrownian
+from sdekit.brownian import BrownianGrid, BrownianTree, Increment, RecordedBrownian
 from sdekit.calculus import to_ito, to_stratonovich
 from sdekit.controllers import PID
 from sdekit.driver import solve
@@ -99,6 +99,7 @@ __all__ = [
     "AnnealedLangevin",
     "Brownian",
     "BrownianGrid",
+    "BrownianTree",
     "Churn",
     "Cosine",
     "DDPMBeta",

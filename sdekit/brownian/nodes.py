@@ -114,6 +114,14 @@ class Nodes:
         """Both halves of nodes of chains, shape (n, 2, C, E)."""
         return self._halves(level, index, node, self._normals(rows, level, index))
 
+    def split_shared(self, level: int, index: int, node: Tensor) -> Tensor:
+        """The same for all samples together, node (1, C, E)."""
+        z = random.normals_at(
+            self.keys[0], (self.numel,), stream=STREAM_TREE + 1 + level, index=index, dtype=self.dtype
+        )
+        levels, indices = (torch.tensor([n], device=node.device) for n in (level, index))
+        return self._halves(levels, indices, node, z.reshape(2, 1, self.keys.shape[1] * self.numel))
+
     def down(self, rows: Tensor, level: Tensor, node: Tensor, to_level: Tensor, to_index: Tensor) -> Iterator[Round]:
         """From nodes down to those below them, a level a round.
 

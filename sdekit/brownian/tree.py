@@ -145,9 +145,8 @@ class BrownianTree:
         return increment_of(between(nodes, root, start, end), self.shape, self._dtype)
 
     def variance(self, s: float, t: float) -> float:
-        """Of the increment over [s, t]: how far the clock moves between the rounded times."""
-        leaves = torch.cat((self._leaf(s), self._leaf(t))).cpu()
-        times = self.t0 + (self.t1 - self.t0) * (leaves * 0.5**self.depth)
+        """Of the increment over [s, t]: how far the clock moves, at the times as they are."""
+        times = torch.tensor([s, t], dtype=torch.float64)
         return abs(float((times if self.clock is None else self.clock(times)).diff()))
 
     def require(self, times: Iterable[float]) -> None:
@@ -160,6 +159,8 @@ class BrownianTree:
             self._leaf(t)
 
     def _check_clock(self, clock: Clock) -> None:
+        if self.levy != "none":
+            raise SdekitError("Lévy areas belong to the clock t: leave out levy=, or clock=.")
         readings = clock(torch.linspace(self.t0, self.t1, 65, dtype=torch.float64))
         steps = readings.diff()
         if not bool(readings.isfinite().all()) or not bool((steps > 0).all() or (steps < 0).all()):
