@@ -262,7 +262,7 @@ def _path_source(
     intervals = [(min(i), max(i)) for step in prepared.draws for i in step]
     if isinstance(noise, GridPath | BrownianTree):
         noise.require(t for interval in intervals for t in interval)
-    if kind == "two-point" or (kind == "three-point" and not isinstance(noise, RecordedBrownian)):
+    if kind in ("three-point", "two-point") and not isinstance(noise, RecordedBrownian):
         raise SdekitError(
             f"{stepper.spec.name} is a weak method: it draws {kind} variables and cannot follow a Brownian path. "
             "Give noise=seed."

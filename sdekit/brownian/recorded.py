@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -23,10 +24,16 @@ class RecordedBrownian(GridPath):
         h: Space-time Lévy areas in the clock of the path, like ``w``; None if there are none.
         area: Lévy areas in the clock of the path, antisymmetric, shape (N, B, m, m) for noise of shape (m,); they take
             ``h`` beside them.
+        coins: Two-point variables for a weak method, like ``w``; they belong to intervals, and have no sums.
     """
 
     def __init__(
-        self, times: Sequence[float] | Tensor, w: Tensor, h: Tensor | None = None, area: Tensor | None = None
+        self,
+        times: Sequence[float] | Tensor,
+        w: Tensor,
+        h: Tensor | None = None,
+        area: Tensor | None = None,
+        coins: Tensor | None = None,
     ) -> None:
         known: Levy = "none" if h is None else "space-time" if area is None else "full"
         if w.ndim < 2:
@@ -38,15 +45,25 @@ class RecordedBrownian(GridPath):
             raise SdekitError(f"Lévy areas must be like the increments, {tuple(w.shape)}; got {tuple(h.shape)}.")
         if area is not None:
             self._check(w, h, area)
+        if coins is not None and coins.shape != w.shape:
+            raise SdekitError(f"Two-point variables must be like w, {tuple(w.shape)}; got {tuple(coins.shape)}.")
         nodes = torch.as_tensor(times, dtype=torch.float64)
         down = bool(nodes[0] > nodes[-1])
-        self._w, self._h, self._area = (v.flip(0) if down and v is not None else v for v in (w, h, area))
+        parts = [v.flip(0) if down and v is not None else v for v in (w, h, area, coins)]
+        self._w, self._h, self._area, self._coins = parts
 
     @classmethod
     def of(cls, times: Sequence[float] | Tensor, increments: Sequence[Increment]) -> RecordedBrownian:
         """The path with these increments, in the order of the times; it knows what all of them know."""
-        w, h, area = zip(*[(i.w, i.space_time, i.areas) for i in increments], strict=True)
-        return cls(times, torch.stack(w), *[None if any(v is None for v in p) else torch.stack(p) for p in (h, area)])
+        w, *rest = zip(*[(i.w, i.space_time, i.areas, i.coins) for i in increments], strict=True)
+        return cls(times, torch.stack(w), *[None if any(v is None for v in p) else torch.stack(p) for p in rest])
+
+    def increment(self, s: float, t: float) -> Increment:
+        """The increment over [s, t], with the two-point variables of an interval of the grid where there are any."""
+        drawn, i = super().increment(s, t), self._node(s)
+        if self._coins is None or self._node(t) != i + 1:
+            return drawn
+        return replace(drawn, coins=self._coins[i])
 
     @staticmethod
     def _check(w: Tensor, h: Tensor | None, area: Tensor) -> None:

@@ -16,6 +16,7 @@ from sdekit.steppers.langevin import ULA, AnnealedLangevin
 from sdekit.steppers.metropolis import MALA
 from sdekit.steppers.milstein import Milstein
 from sdekit.steppers.plan import Plan, PlannedStepper, Row
+from sdekit.steppers.platen_weak import PlatenWeak2
 from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.registry import STEPPERS, TABLEAUS
@@ -29,6 +30,7 @@ from sdekit.steppers.sra import SRA1
 from sdekit.steppers.sri import SRI1W1
 from sdekit.steppers.stratonovich import EulerHeun, HeunStratonovich, MidpointStratonovich, SlowRK, SPaRK
 from sdekit.steppers.unipc import UniPC
+from sdekit.steppers.weak_runge_kutta import DRI1, RI6
 
 __all__ = [
     "DDIM",
@@ -37,9 +39,11 @@ __all__ = [
     "DPM1",
     "DPM2",
     "DPM3",
+    "DRI1",
     "ERSDE",
     "ETDAB",
     "MALA",
+    "RI6",
     "RK4",
     "SEA",
     "SEEDS2",
@@ -75,6 +79,7 @@ __all__ = [
     "Multistep",
     "Plan",
     "PlannedStepper",
+    "PlatenWeak2",
     "PredictorCorrector",
     "Prepared",
     "ReverseDiffusion",

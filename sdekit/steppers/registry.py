@@ -23,6 +23,7 @@ from sdekit.steppers.family import Family
 from sdekit.steppers.langevin import ULA, AnnealedLangevin
 from sdekit.steppers.metropolis import MALA
 from sdekit.steppers.milstein import Milstein
+from sdekit.steppers.platen_weak import PlatenWeak2
 from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.runge_kutta import RK4, Euler, ExplicitRungeKutta, Heun, Tableau
@@ -35,12 +36,13 @@ from sdekit.steppers.sra import SRA1, SRATableau
 from sdekit.steppers.sri import SRI1W1, SRITableau
 from sdekit.steppers.stratonovich import EulerHeun, HeunStratonovich, MidpointStratonovich, SlowRK, SPaRK
 from sdekit.steppers.unipc import UniPC
-from sdekit.steppers.weak_runge_kutta import WeakTableau
+from sdekit.steppers.weak_runge_kutta import DRI1, RI6, WeakTableau
 
 _FAMILIES: tuple[type[Family], ...] = (ERSDE, DEIS, ETDAB, UniPC, VAB, VABM)
 _ALL: tuple[type[Stepper], ...] = (
     *(EulerMaruyama, Milstein, SRA1, SRI1W1, Euler, Heun, RK4, ExactLinear),
     *(EulerHeun, HeunStratonovich, MidpointStratonovich, SEA, ShARK, SlowRK, SPaRK),
+    *(PlatenWeak2, RI6, DRI1),
     *(DDIM, DDPM, DDPMBeta, AncestralVE, ReverseDiffusion, EDMEuler, EDMHeun),
     *(DPM1, DPM2, DPM3, DPMpp2S, DPMpp3S, DPMpp2M, DPMpp3M),
     *(SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M, SEEDS2, SEEDS3, SASolver, SigmaMidpoint),

@@ -33,7 +33,7 @@ from sdekit.solution import Solution
 from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.typing import Shape
-from sdekit.verify.draws import Draws
+from sdekit.verify.draws import DISCRETE, Draws
 
 Run = Callable[[Tensor, Tensor], Tensor]
 """``(x, z) -> x_N``: final states from initial states (rows, *E) and standard normals (rows, n)."""
@@ -168,9 +168,9 @@ def numerical_law(
         SdekitError: the run was not affine, or it draws discrete variables, so that its law is not Gaussian.
     """
     chosen = registry.get(stepper)
-    if chosen.spec.increments == "three-point" and sde.noise_type != "none":
+    if chosen.spec.increments in DISCRETE and sde.noise_type != "none":
         raise SdekitError(
-            f"{chosen.spec.name} draws three-point variables, so its law is not Gaussian: use verify.weak_error, or "
-            "verify.affine_map for its map."
+            f"{chosen.spec.name} draws {chosen.spec.increments} variables, so its law is not Gaussian: "
+            "use verify.weak_error, or verify.affine_map for its map."
         )
     return affine_map(sde, chosen, grid, initial.event_shape, end=end).push(initial)

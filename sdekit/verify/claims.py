@@ -25,6 +25,7 @@ from sdekit.problems.base import Problem
 from sdekit.steppers import registry
 from sdekit.steppers.base import Spec, Stepper
 from sdekit.verify.convergence import Kind, law_method, order, strong_method, weak_method
+from sdekit.verify.draws import DISCRETE
 from sdekit.verify.order import OrderEstimate
 
 TOLERANCE = 0.05
@@ -242,7 +243,7 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
     if silent:
         return None
     if kind == "strong":
-        if spec.increments == "three-point":
+        if spec.increments in DISCRETE:
             return None
         method = strong_method(problem, spec.increments)
         if method == "doubling" and eta is not None and (eta != 1.0 or not spec.needs_schedule):
@@ -250,7 +251,9 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
         if method == "affine":
             return "isometry" if eta in (None, 1.0) else None
         return method
-    method = weak_method(problem)
+    if weak_method(problem) == "affine" and (spec.increments not in DISCRETE or problem.linear is None):
+        return None  # W2 says the same; of discrete variables the moments of linear problems are known
+    method = weak_method(problem, spec.increments)
     plane = method == "backward" and problem.initial.event_shape.numel() > 1  # it can be had, but takes minutes
     if problem.weak is None and not (chain and problem.name == _FOR_CHAINS and eta == 0.0):
         return None  # W2 says the same

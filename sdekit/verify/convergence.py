@@ -35,6 +35,7 @@ from sdekit.steppers import registry
 from sdekit.steppers.base import Prepared, Stepper
 from sdekit.typing import Increments
 from sdekit.verify.affine import numerical_law
+from sdekit.verify.draws import DISCRETE
 from sdekit.verify.flow import reference_flow
 from sdekit.verify.multiplicative import linear_errors
 from sdekit.verify.order import OrderEstimate, fit_order
@@ -70,7 +71,7 @@ def law_method(problem: Problem, stepper: Stepper | None = None) -> Method:
     """
     kind = "w" if stepper is None or problem.sde.noise_type == "none" else stepper.spec.increments
     if isinstance(problem.initial, Gaussian) and isinstance(problem.law, Gaussian):
-        if kind != "three-point":
+        if kind not in DISCRETE:
             return "affine"
     elif stepper is not None and stepper.spec.kind == "chain":
         raise SdekitError(
@@ -155,7 +156,14 @@ def order(
         return fit_order(steps, [_flow_error(problem, chosen, problem.grid(n)) for n in steps], floor)
     if kind == "w2":
         return fit_order(steps, [law_error(problem, chosen, n) for n in steps], FLOOR[law_method(problem)])
-    error, method = (_strong_error, strong_method(problem)) if kind == "strong" else (_weak_error, weak_method(problem))
+    error, method = (
+        (_strong_error, strong_method(problem))
+        if kind == "strong"
+        else (
+            _weak_error,
+            weak_method(problem, chosen.spec.increments),
+        )
+    )
     return fit_order(steps, [error(problem, chosen, n) for n in steps], FLOOR[method])
 
 
@@ -178,13 +186,17 @@ def strong_method(problem: Problem, increments: Increments = "w") -> Method:
     return "doubling" if problem.path is None else "paths"
 
 
-def weak_method(problem: Problem) -> Method:
+def weak_method(problem: Problem, increments: Increments = "w") -> Method:
     """How weak errors are had: from the exact law, from the moments of a linear SDE, or by the backward recursion.
+
+    Args:
+        problem: The problem.
+        increments: What the stepper draws; of discrete variables the law is not Gaussian.
 
     Raises:
         SdekitError: none of the three applies.
     """
-    if problem.affine and problem.gaussian:
+    if problem.affine and problem.gaussian and increments not in DISCRETE:
         return "affine"
     if problem.linear is not None:
         return "linear"
@@ -204,9 +216,10 @@ def _strong_error(problem: Problem, stepper: Stepper, steps: int) -> float:
 
 
 def _weak_error(problem: Problem, stepper: Stepper, steps: int) -> float:
-    if weak_method(problem) == "affine":
+    method = weak_method(problem, stepper.spec.increments)
+    if method == "affine":
         return law_error(problem, stepper, steps)
-    if weak_method(problem) == "linear":
+    if method == "linear":
         return linear_errors(problem, stepper, steps).weak
     return weak_error(problem, stepper, steps).norm
 

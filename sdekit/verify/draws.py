@@ -20,20 +20,22 @@ from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
 from sdekit.fresh import RecordedFresh, fresh_shape
 from sdekit.steppers.base import Stepper
-from sdekit.typing import Shape
+from sdekit.typing import Increments, Shape
+
+DISCRETE: tuple[Increments, ...] = ("three-point", "two-point")
+"""What weak methods draw, of which laws are not Gaussian."""
 
 
 def check_gaussian(stepper: Stepper) -> None:
-    """Refuse a stepper whose draws are no function of W and H.
+    """Refuse a stepper whose draws are no function of W and H, nor variables of their own.
 
     Raises:
         SdekitError: names the stepper and what it draws.
     """
-    if stepper.spec.increments in ("full", "two-point"):
-        what = "Lévy areas of pairs of noises" if stepper.spec.increments == "full" else "two-point variables"
+    if stepper.spec.increments == "full":
         raise SdekitError(
-            f"{stepper.spec.name} draws {what}, and this is exact for functions of W and H alone: strong orders are "
-            "measured on coupled paths, by verify.order(kind='strong')."
+            f"{stepper.spec.name} draws Lévy areas of pairs of noises, and this is exact for functions of W and H "
+            "alone: strong orders are measured on coupled paths, by verify.order(kind='strong')."
         )
 
 
@@ -41,10 +43,13 @@ def check_gaussian(stepper: Stepper) -> None:
 class Draws:
     """The normals of one sample in a run, in its order: for every interval m for W and, with Lévy areas, m for H.
 
+    A weak method takes three-point variables for those of W, and two-point ones for m after them.
+
     Attributes:
         intervals: What is drawn over, each in the direction of the run; no two overlap.
         noise: Event shape of the noise, of m elements.
         levy: Whether Lévy areas are drawn.
+        coins: Whether two-point variables are drawn.
         fresh: Event shapes of the normals that every step of a chain draws beside the path; they come last.
     """
 
@@ -52,6 +57,7 @@ class Draws:
     noise: torch.Size
     levy: bool
     fresh: tuple[tuple[torch.Size, ...], ...] = ()
+    coins: bool = False
 
     @classmethod
     def of(cls, sde: SDE, stepper: Stepper, times: Sequence[float], event_shape: Shape) -> Draws:
@@ -72,12 +78,13 @@ class Draws:
                     f"{stepper.spec.name} draws twice over t = {start:g} … {end:g}: draws of a run must not overlap."
                 )
         fresh = tuple([tuple([fresh_shape(kind, event_shape) for kind in step]) for step in prepared.fresh])
-        return cls(intervals, noise or torch.Size(), stepper.spec.increments == "space-time", fresh)
+        kind = stepper.spec.increments
+        return cls(intervals, noise or torch.Size(), kind == "space-time", fresh, kind == "two-point")
 
     @property
     def per_interval(self) -> int:
         """Normals of one interval."""
-        return self.noise.numel() * (2 if self.levy else 1)
+        return self.noise.numel() * (2 if self.levy or self.coins else 1)
 
     @property
     def normals(self) -> int:
@@ -100,11 +107,18 @@ class Draws:
         place = {low: j for j, low in enumerate(nodes)}
         parts = z.reshape(len(z), len(self.intervals), -1, *self.noise)
         w = z.new_zeros(len(nodes) - 1, len(z), *self.noise)
-        h = torch.zeros_like(w) if self.levy else None
+        h, coins = (torch.zeros_like(w) if drawn else None for drawn in (self.levy, self.coins))
         for k, (s, t) in enumerate(self.intervals):
             j = place[min(s, t)]
             w[j] = parts[:, k, 0] * abs(t - s) ** 0.5
             if h is not None:
                 # A path that is run backwards shows −H.
                 h[j] = parts[:, k, 1] * ((1.0 if s < t else -1.0) * (abs(t - s) / 12.0) ** 0.5)
-        return RecordedBrownian(nodes, w, h)
+            if coins is not None:
+                coins[j] = parts[:, k, 1] * abs(t - s) ** 0.5
+        return RecordedBrownian(nodes, w, h, coins=coins)
+
+
+def points(noises: int) -> list[int]:
+    """Points of the Gauss–Hermite rules that are the variables of a step: three, and two, of which the last is idle."""
+    return [3] * noises + [2] * (noises - 1) + [1]

@@ -17,8 +17,8 @@ root mean square of D is known to 1e-15 per step of that of X, where $E|Y|^2 - 2
 digits. The weak error follows $E[Y \otimes Y - X \otimes X]$ likewise.
 
 The least error that any method with the same draws can have is that of $\bar\Phi = E[\Phi \mid \text{draws}]$ in place
-of Ψ [clarkcameron1980]. A weak method draws three-point variables, which are the Gauss–Hermite rule with three nodes;
-it follows no path, so it has no strong error.
+of Ψ [clarkcameron1980]. A weak method draws three-point variables, which are the Gauss–Hermite rule with three nodes,
+and two-point ones, the rule with two; it follows no path, so it has no strong error. Φ does not know of the latter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from math import factorial, sqrt
+from math import factorial, prod, sqrt
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.verify.affine import run_times
 from sdekit.verify.chaos import Index, LinearStep
-from sdekit.verify.draws import Draws
+from sdekit.verify.draws import DISCRETE, Draws, points
 
 _POINTS = (4, 6, 9, 13)  # of the Gauss–Hermite rules, per normal, tried in turn
 _MOST_ROWS = 2_000_000
@@ -106,7 +106,7 @@ def linear_errors(problem: Problem, stepper: str | Stepper, steps: int) -> Linea
     if (length := max(step.length for step in exact.values())) > _LONGEST:
         raise SdekitError(f"A step has |hA| + 4 Σ |√h B_i| = {length:.3g}, above {_LONGEST:g}: take more steps.")
     moves = {h: _Move.of(probes[h], step) for h, step in exact.items()}
-    return _propagate([moves[h] for h in equal], _second_moment(problem), chosen.spec.increments != "three-point")
+    return _propagate([moves[h] for h in equal], _second_moment(problem), chosen.spec.increments not in DISCRETE)
 
 
 def _augmented(linear: LinearCoefficients) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +136,7 @@ class _Probe:
         indices: Degrees of the Hermite polynomials, with every index all lower ones.
         coefficients: Ψ_a, shape (indices, d + 1, d + 1).
         draws: What the step draws.
-        discrete: Whether that is three-point variables.
+        discrete: Whether that is three-point variables, and two-point ones.
     """
 
     indices: list[Index]
@@ -147,21 +147,22 @@ class _Probe:
     @classmethod
     def of(cls, sde: SDE, stepper: Stepper, h: float, event: torch.Size, noises: int) -> _Probe:
         draws, name = Draws.of(sde, stepper, [0.0, h], event), stepper.spec.name
-        if draws.intervals not in ((), ((0.0, h),)) or draws.normals != noises * (2 if draws.levy else 1):
+        if draws.intervals not in ((), ((0.0, h),)) or draws.normals != noises * (
+            2 if draws.levy or draws.coins else 1
+        ):
             raise SdekitError(
                 f"{name} draws {draws.noise.numel()} variables over {list(draws.intervals)} in a step of {h:g}; "
                 f"linear_errors needs one draw over the step, for the {noises} noises of the problem."
             )
-        discrete = stepper.spec.increments == "three-point"
         worst = 0.0
-        for points in (3,) if discrete else _POINTS:
-            rows = points**draws.normals * (event.numel() + 1)
+        for counts in cls._rules(draws, stepper):
+            rows = prod(counts) * (event.numel() + 1)
             if rows > _MOST_ROWS:
                 raise SdekitError(
                     f"A step of {name} with {draws.normals} normals needs more than {_MOST_ROWS:,} rows to be probed; "
                     f"with fewer it fails by {worst:.2g} to be a polynomial. Use a problem with fewer noises."
                 )
-            found = cls._interpolated(sde, stepper, h, event, draws, points)
+            found = cls._interpolated(sde, stepper, h, event, draws, counts)
             worst = _mismatch(sde, stepper, [0.0, h], event, [found])
             if worst <= _TOLERANCE:
                 return found
@@ -170,21 +171,29 @@ class _Probe:
             f"it misses one by {worst:.2g} of the largest state. Clipped, tamed and adaptive steps are out of reach."
         )
 
+    @staticmethod
+    def _rules(draws: Draws, stepper: Stepper) -> list[list[int]]:
+        """Points for every normal, to be tried in turn."""
+        if draws.coins:
+            return [points(draws.noise.numel())]
+        tried = (3,) if stepper.spec.increments in DISCRETE else _POINTS
+        return [[n] * draws.normals for n in tried]
+
     @classmethod
     def _interpolated(
-        cls, sde: SDE, stepper: Stepper, h: float, event: torch.Size, draws: Draws, points: int
+        cls, sde: SDE, stepper: Stepper, h: float, event: torch.Size, draws: Draws, counts: list[int]
     ) -> _Probe:
         """Ψ_a by the rule with this many points, from the zero state and the basis states at every node."""
         d, normals = event.numel(), draws.normals
-        x, w = hermegauss(points)
-        nodes = torch.tensor(list(product(x, repeat=normals)), dtype=torch.float64).reshape(points**normals, normals)
+        rules = [hermegauss(n) for n in counts]
+        nodes = torch.tensor(list(product(*(x for x, _ in rules))), dtype=torch.float64).reshape(prod(counts), normals)
         states = torch.cat([torch.zeros(1, d), torch.eye(d)]).double().repeat(len(nodes), 1)
         final = _run(sde, stepper, [0.0, h], draws, states, nodes.repeat_interleave(d + 1, 0), event)
         values = final.reshape(len(nodes), d + 1, d)
         values = np.concatenate([values[:, 1:] - values[:, :1], values[:, :1]], 1).transpose(0, 2, 1)
-        tensor = values.reshape(*(points,) * normals, d, d + 1)
-        rule = _hermite(x, points) * (w / w.sum())[:, None]
-        for axis in range(normals):
+        tensor = values.reshape(*counts, d, d + 1)
+        for axis, (x, w) in enumerate(rules):
+            rule = _hermite(x, len(x)) * (w / w.sum())[:, None]
             tensor = np.moveaxis(np.tensordot(tensor, rule, (axis, 0)), -1, axis)
         size = np.abs(tensor).max((-1, -2))
         kept = [[0] * normals, *np.argwhere(size > _NOTHING * size.max()).tolist()]
@@ -192,7 +201,7 @@ class _Probe:
         coefficients = np.zeros((len(indices), d + 1, d + 1))
         coefficients[:, :d] = [tensor[a] for a in indices]
         coefficients[0, d, d] = 1.0  # of the index 0: the constant stays
-        return cls(indices, coefficients, draws, stepper.spec.increments == "three-point")
+        return cls(indices, coefficients, draws, stepper.spec.increments in DISCRETE)
 
     def move(self, state: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Ψ(z) applied to augmented states (rows, d + 1)."""
@@ -219,7 +228,10 @@ def _mismatch(sde: SDE, stepper: Stepper, times: Sequence[float], event: torch.S
     rows = random.normals(keys, (d + draws.normals,), stream=random.STREAM_LAW)[0]
     x, z = rows[:, :d], rows[:, d:]
     if chain[0].discrete:
-        z = (z.abs() > 0.5) * z.sign() * 3.0**0.5
+        three, two = (z.abs() > 0.5) * z.sign() * 3.0**0.5, z.sign()
+        m = draws.noise.numel()
+        is_coin = torch.arange(z.shape[1]) % (2 * m) >= m if draws.coins else torch.zeros(z.shape[1], dtype=torch.bool)
+        z = torch.where(is_coin, two, three)
     state = np.append(x.numpy(), np.ones((_WITNESSES, 1)), 1)
     for probe, part in zip(chain, z.chunk(len(chain), 1), strict=True):
         state = probe.move(state, part.numpy())
@@ -269,8 +281,11 @@ class _Move:
 
     @classmethod
     def of(cls, probe: _Probe, exact: LinearStep) -> _Move:
-        chaos = exact.chaos(probe.indices)
-        psi, phi, rest = probe.coefficients, chaos.coefficients, chaos.rest
+        of_path = probe.draws.noise.numel() if probe.draws.coins else probe.draws.normals
+        known = [j for j, a in enumerate(probe.indices) if not any(a[of_path:])]
+        chaos = exact.chaos([probe.indices[j][:of_path] for j in known])
+        psi, phi, rest = probe.coefficients, np.zeros_like(probe.coefficients), chaos.rest
+        phi[known] = chaos.coefficients
         delta = psi - phi
         return cls(
             yy=_products(psi, psi),

@@ -52,7 +52,7 @@ class Steps:
         return len(self.prepared.draws)
 
     def normals(self, k: int) -> int:
-        """J, the standard normals of step k: of W for every draw and noise, with Lévy areas of H, and those beside."""
+        """J, the standard normals of step k: of W, and H or two-point ones, for every draw and noise; those beside."""
         return self._of_path(k) + sum(shape.numel() for shape in self._fresh(k))
 
     def _fresh(self, k: int) -> list[torch.Size]:
@@ -62,7 +62,8 @@ class Steps:
     def _of_path(self, k: int) -> int:
         if self.noise is None:
             return 0
-        return len(self.prepared.draws[k]) * self.noise.numel() * (2 if self.increments == "space-time" else 1)
+        pairs = self.increments in ("space-time", "two-point")
+        return len(self.prepared.draws[k]) * self.noise.numel() * (2 if pairs else 1)
 
     def advance(self, k: int, x: Tensor, z: Tensor, memory: Memory = None) -> tuple[Tensor, Memory]:
         """Step k from states (B, d) with standard normals (B, J); a state is given and returned flat."""
@@ -71,10 +72,13 @@ class Steps:
         if self.noise is not None and intervals:
             parts = z[:, : self._of_path(k)].reshape(len(x), len(intervals), -1, *self.noise)
             for i, (s, t) in enumerate(intervals):
-                w, h = parts[:, i, 0] * abs(t - s) ** 0.5, None
+                root = abs(t - s) ** 0.5
+                w, h, coins = parts[:, i, 0] * root, None, None
                 if self.increments == "space-time":
                     h = parts[:, i, 1] * (abs(t - s) / 12.0) ** 0.5
-                increments.append(Increment(w, h))
+                if self.increments == "two-point":
+                    coins = parts[:, i, 1] * root
+                increments.append(Increment(w, h, coins=coins))
         beside = self._fresh(k)
         columns = torch.split(z[:, self._of_path(k) :], [shape.numel() for shape in beside], dim=1) if beside else ()
         increments += [Increment(c.reshape(-1, *shape)) for c, shape in zip(columns, beside, strict=True)]

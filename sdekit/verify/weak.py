@@ -5,8 +5,8 @@ For functionals φ of the state at the end, $u_N = \varphi$ and, for step k from
 $$ u_k(x) = E\,u_{k+1}\bigl(\Psi_k(x, \xi)\bigr), \qquad E\,\varphi(Y_N) = E\,u_0(X_0) , $$
 
 which is compared with the exact $E\,\varphi(X_T)$. The expectation over ξ is a Gauss–Hermite rule for normals (W and,
-with Lévy areas, H), and the scheme's own three points for a weak method. All functionals are carried at once, one step
-after another, so that problems which depend on time are no different.
+with Lévy areas, H), and the scheme's own three points, and two, for a weak method. All functionals are carried at
+once, one step after another, so that problems which depend on time are no different.
 
 In one or two dimensions let $x_j = c_j + s_j \sinh y_j$: nodes in y are dense where the law is, and reach far into
 tails. There $u_k / \rho$, $\rho = \prod_j \cosh^3 y_j$, is a polynomial of degree 11 in every coordinate on each of a
@@ -40,6 +40,7 @@ from sdekit.problems.base import Problem, WeakAnswer
 from sdekit.steppers import registry
 from sdekit.steppers.base import Stepper
 from sdekit.verify.affine import run_times
+from sdekit.verify.draws import DISCRETE, points
 from sdekit.verify.steps import Steps
 
 _DEGREE = 11  # of the polynomials, in each coordinate
@@ -297,7 +298,7 @@ def _boxes(steps: Steps, initial: Law, level: _Level) -> list[_Box]:
 
 
 def _discrete(steps: Steps) -> bool:
-    return steps.increments == "three-point"
+    return steps.increments in DISCRETE
 
 
 def _means(steps: Steps, initial: Law, functional: Callable[[Tensor], Tensor], level: _Level) -> Tensor:
@@ -329,18 +330,17 @@ def _expect(steps: Steps, k: int, x: Tensor, later: Callable[[Tensor], Tensor], 
 def _noise(steps: Steps, k: int, level: _Level) -> tuple[Tensor, Tensor]:
     """Nodes (q, J) and weights (q,) of the expectation over a step's noise."""
     count = steps.normals(k)
-    if _discrete(steps):
-        return _rule([3] * count)
-    if steps.increments == "space-time" and steps.noise is not None:
+    if steps.increments in ("space-time", "two-point") and steps.noise is not None:
         m = steps.noise.numel()
-        return _rule(([level.w] * m + [level.h] * m) * (count // (2 * m)))
-    return _rule([level.w] * count)
+        each = [level.w] * m + [level.h] * m if steps.increments == "space-time" else points(m)
+        return _rule(each * (count // (2 * m)))
+    return _rule([3 if _discrete(steps) else level.w] * count)
 
 
-def _rule(points: list[int]) -> tuple[Tensor, Tensor]:
+def _rule(counts: list[int]) -> tuple[Tensor, Tensor]:
     """The product of Gauss–Hermite rules with these numbers of points; three are ±√3 and 0 with ⅙, ⅙ and ⅔."""
-    rules = [hermegauss(n) for n in points]
-    z = np.array(list(product(*(nodes for nodes, _ in rules)))).reshape(math.prod(points), len(points))
+    rules = [hermegauss(n) for n in counts]
+    z = np.array(list(product(*(nodes for nodes, _ in rules)))).reshape(math.prod(counts), len(counts))
     weights = np.array([math.prod(w) for w in product(*(w / w.sum() for _, w in rules))])
     kept = weights > _TINY
     return torch.from_numpy(z[kept]), torch.from_numpy(weights[kept])

@@ -132,6 +132,28 @@ def spark(f, kick, times, x):
     return x
 
 
+def platen_weak2(f, kick, times, x):
+    """Kloeden and Platen (15.1.3): the trapezoidal rule for the drift and for additive noise, f at the Euler point."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, first = t - s, f(s, x)
+        here, there = (mp.sqrt(abs(h)) * kick(k, u) for u in (s, t))
+        x = x + h / 2 * (first + f(t, x + h * first + here)) + here / 2 + there / 2
+    return x
+
+
+def dri1(f, kick, times, x):
+    """Debrabant and Rößler 2009, DRI1: Kutta's drifts at 0, 1/2 and 1, additive noise at 0 and 342/491."""
+    root = mp.sqrt(6)
+    for k, (s, t) in enumerate(pairwise(times)):
+        h = t - s
+        here, there = (mp.sqrt(abs(h)) * kick(k, u) for u in (s, s + 342 * h / 491))
+        first = f(s, x)
+        second = f(s + h / 2, x + h / 2 * first + (6 - root) / 10 * here)
+        third = f(t, x - h * first + 2 * h * second + (3 + 2 * root) / 5 * here)
+        x = x + h / 6 * (first + 4 * second + third) + 193 * here / 684 + 491 * there / 684
+    return x
+
+
 def euler(f, kick, times, x):
     """Euler 1768."""
     for s, t in pairwise(times):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -180,7 +180,8 @@ def _straight(w: Tensor, subject: Subject) -> Increment:
     """A straight piece of a path, with the Lévy areas that the stepper asks for: they are zero."""
     levy = levy_for(subject.stepper.spec.increments)
     still = None if levy == "none" else torch.zeros_like(w)
-    return Increment(w, still, w.new_zeros(*w.shape, w.shape[-1]) if levy == "full" else None)
+    coins = torch.zeros_like(w) if subject.stepper.spec.increments == "two-point" else None
+    return Increment(w, still, w.new_zeros(*w.shape, w.shape[-1]) if levy == "full" else None, coins)
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:
@@ -218,6 +219,8 @@ def _reflection(subject: Subject) -> str:
         levy = levy_for(subject.stepper.spec.increments)
         path = BrownianGrid.on(grid, shape, seed=_SEED, levy=levy, device=x.device)
         drawn = [path.increment(min(i), max(i)) for i in _pairs(grid)]
+        if subject.stepper.spec.increments == "two-point":
+            drawn = [replace(i, coins=i.w) for i in drawn]
         there, back = RecordedBrownian.of(grid, drawn), RecordedBrownian.of(-grid, [i.reflected() for i in drawn])
     a = solve(told, x, grid, subject.stepper, noise=there).final
     b = solve(again, x, -grid, subject.stepper, noise=back).final
@@ -248,7 +251,8 @@ def _trace(subject: Subject, backend: str) -> str:
     ]
 
     def piece(w: Tensor, h: Tensor) -> Increment:
-        return Increment(w, None if levy == "none" else h, wedge(h, w) if levy == "full" else None)
+        coins = h if subject.stepper.spec.increments == "two-point" else None
+        return Increment(w, None if levy == "none" else h, wedge(h, w) if levy == "full" else None, coins)
 
     def step(y: Tensor, w: Tensor) -> Tensor:
         drawn = tuple([piece(w[2 * i], w[2 * i + 1]) for i in range(count)])

@@ -10,6 +10,7 @@ r"""What a method must get exactly right, at any step.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -72,6 +73,8 @@ def _constant(stepper: Stepper, noise: NoiseType) -> str:
     path = BrownianGrid.on(_TIMES, (batch, m), seed=5, levy=levy_for(stepper.spec.increments))
     drawn = [path.increment(*i) for i in pairwise(_TIMES.tolist())]
     w = torch.stack([i.w for i in drawn])
+    if stepper.spec.increments == "two-point":
+        drawn = [replace(i, coins=i.w.sign()) for i in drawn]
     found = solve(problem, x, _TIMES, stepper, noise=RecordedBrownian.of(_TIMES, drawn)).final  # even a weak method
     moved = spread * w.sum(0) if noise == "diagonal" else w.sum(0) @ spread.T
     off = float((found - x - c * float(_TIMES[-1]) - moved).abs().max())
