@@ -48,6 +48,7 @@ STREAM_END = 8 << 32  # what end='exact-linear' draws, once
 STREAM_STEP_AREA = 16 << 32  # what the areas of a step's pairs of noises need beside W and H
 STREAM_GRID_AREA = 17 << 32  # the same of the fine increments
 STREAM_STEP_TWO_POINT = 18 << 32  # two-point variables of a step
+STREAM_TREE = 24 << 32  # the root of a tree; what splits its nodes of level ℓ is stream 1 + ℓ
 
 
 def _signed(word: int) -> int:

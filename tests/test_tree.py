@@ -19,7 +19,7 @@ import sdekit as sk
 from sdekit import random
 from sdekit.brownian import BrownianTree, PathNoise, bridge, nodes, snr_clock
 from sdekit.brownian.bridge import joined
-from sdekit.brownian.nodes import STREAM_TREE, bit_length
+from sdekit.brownian.nodes import bit_length
 from sdekit.errors import SdekitError
 
 
@@ -30,7 +30,7 @@ def probe(monkeypatch: pytest.MonkeyPatch, depth: int, **options: object) -> Bro
 
     def units(keys: Tensor, event_shape: tuple[int, ...], *, stream, index, dtype: torch.dtype) -> Tensor:
         samples = torch.tensor([number[key] for key in keys.tolist()])
-        level, index = (torch.as_tensor(v).expand(len(keys)) for v in (stream - STREAM_TREE - 1, index))
+        level, index = (torch.as_tensor(v).expand(len(keys)) for v in (stream - random.STREAM_TREE - 1, index))
         node = torch.where(level < 0, 0, 2 ** level.clamp(min=0) + index)  # of a heap
         return torch.stack([samples == 2 * node + c for c in (0, 1)])[..., None].to(dtype)
 

@@ -24,7 +24,6 @@ from sdekit.brownian.bridge import halves, unequal
 from sdekit.brownian.clock import Clock
 from sdekit.brownian.increment import TWELFTH
 
-STREAM_TREE = 24 << 32  # normals of the root; those that split a node of level ℓ are of the stream 1 + ℓ further
 DEEPEST = 52  # levels: times in units of the finest are integers that float64 holds exactly
 _BLOCK_NORMALS = 2**20  # of the rounds that are drawn together
 
@@ -117,7 +116,7 @@ class Nodes:
     def split_shared(self, level: int, index: int, node: Tensor) -> Tensor:
         """The same for all samples together, node (1, C, E)."""
         z = random.normals_at(
-            self.keys[0], (self.numel,), stream=STREAM_TREE + 1 + level, index=index, dtype=self.dtype
+            self.keys[0], (self.numel,), stream=random.STREAM_TREE + 1 + level, index=index, dtype=self.dtype
         )
         levels, indices = (torch.tensor([n], device=node.device) for n in (level, index))
         return self._halves(levels, indices, node, z.reshape(2, 1, self.keys.shape[1] * self.numel))
@@ -164,7 +163,7 @@ class Nodes:
     def _normals(self, rows: Tensor, level: Tensor, index: Tensor) -> Tensor:
         """What nodes are split with, shape (2, n, E)."""
         keys = self.keys[rows]
-        stream, index = (v[:, None].expand_as(keys).flatten() for v in (level + (STREAM_TREE + 1), index))
+        stream, index = (v[:, None].expand_as(keys).flatten() for v in (level + (random.STREAM_TREE + 1), index))
         z = random.normals_at(keys.flatten(), (self.numel,), stream=stream, index=index, dtype=self.dtype)
         return z.reshape(2, len(rows), keys.shape[1] * self.numel)
 
