@@ -259,3 +259,29 @@ def test_a_forgotten_correction_does_not_converge(forgotten):
     right = replace(problem, sde=sk.to_stratonovich(problem.sde))
     errors = partial(linear_errors, stepper="heun-strat", steps=128)
     assert errors(wrong).weak > 0.05 > errors(right).weak
+
+
+# --- adaptive steps -------------------------------------------------------------------------------
+
+
+def test_a_pair_is_a_step_and_its_distance_from_the_point_of_euler():
+    x, w = randn(5, 3), randn(5, 2) * H**0.5
+    sde = sk.sde(drift, columns, "general", "stratonovich")
+    stepper = sk.HeunStratonovich()
+    moved, apart = stepper.pair(sde, T0, T1, x, sk.Increment(w))
+    assert torch.equal(moved, stepper.step(sde, T0, T1, x, sk.Increment(w), None).x)
+    point = x + H * drift(T0, x) + (columns(T0, x) * w[:, None, :]).sum(-1)
+    torch.testing.assert_close(moved - point, apart, rtol=1e-13, atol=1e-13)
+
+
+def test_adaptive_errors_follow_the_tolerance():
+    """The distance is of order h where the noise depends on the state, and so is the error."""
+    sde, n = sk.sde(lambda t, x: 0.2 * x, lambda t, x: 0.8 * x, "diagonal", "stratonovich"), 100
+    path = sk.BrownianTree((n, 1), 0.0, 1.0, seed=3)
+    exact = torch.exp(0.2 + 0.8 * path.increment(0.0, 1.0).w)
+    x, errors = torch.ones(n, 1, dtype=torch.float64), []
+    for tol in (1e-1, 1e-2):
+        run = sk.solve(sde, x, [0.0, 1.0], "heun-strat", noise=path, controller=sk.PID(tol, tol)).check()
+        errors.append(float((run.final - exact).square().mean().sqrt()))
+    assert 0.7 < np.log10(errors[0] / errors[1]) < 1.4, errors
+    assert errors[1] < 5e-2

@@ -73,6 +73,8 @@ class Spec:
     """Whether it samples the target of a :class:`sdekit.Langevin` diffusion, and nothing else."""
     min_steps: int = 1
     """The least number of steps that it can take: p for a p-step method."""
+    remembers: bool = False
+    """Whether a step of a state-dependent noise goes on from more than the state, so that errors are had on paths."""
     safe_at: frozenset[End] = frozenset()
     """The singular ends of a schedule that it may stand on: ``noiseless`` (σ = 0), ``signalless`` (α = 0)."""
     alias: str | None = None

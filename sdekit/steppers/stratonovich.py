@@ -25,9 +25,9 @@ from torch import Tensor
 
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE, times_noise
-from sdekit.steppers.base import ALL_NOISE, Memory, Spec, Step, StepMethod
+from sdekit.steppers.base import ALL_NOISE, EmbeddedMethod, Memory, Spec, Step, StepMethod
 from sdekit.steppers.coefficients import Matrix, Vector, combine, matrix, node, root, row_sums, terms, vector
-from sdekit.typing import Calculus, Increments
+from sdekit.typing import Calculus, Increments, NoiseType
 
 STRATONOVICH: frozenset[Calculus] = frozenset({"stratonovich"})
 
@@ -95,21 +95,28 @@ class _Stage:
     gives_h: bool
 
 
-def stratonovich_step(
+Parts = list[tuple[float, Tensor]]
+
+
+def stratonovich_stages(
     tableau: StratonovichTableau, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None
-) -> Tensor:
-    """The stage loop."""
+) -> tuple[dict[int, Tensor], dict[int, Tensor], Parts]:
+    """The stage loop: f and g W of the stages, and what moves the state."""
     h = t1 - t0
     f: dict[int, Tensor] = {}
     by_w: dict[int, Tensor] = {}
     by_h: dict[int, Tensor] = {}
-    state = x
-    for i, stage in enumerate(tableau.plan):
+
+    def taken(stage: _Stage) -> Parts:
         parts = [(h * a, f[j]) for j, a in stage.drifts]
         if increment is not None:
             parts += [(a, by_w[j]) for j, a in stage.along_w]
             parts += [(a, by_h[j]) for j, a in stage.along_h]
-        state, t = combine(x, parts), node(t0, t1, stage.c)
+        return parts
+
+    *stages, last = tableau.plan
+    for i, stage in enumerate(stages):
+        state, t = combine(x, taken(stage)), node(t0, t1, stage.c)
         if stage.gives_f:
             f[i] = sde.drift(t, state)
         if increment is not None and (stage.gives_w or stage.gives_h):
@@ -118,7 +125,7 @@ def stratonovich_step(
                 by_w[i] = times_noise(g, increment.w)
             if stage.gives_h:
                 by_h[i] = times_noise(g, increment.h)
-    return state
+    return f, by_w, taken(last)
 
 
 class StratonovichRungeKutta(StepMethod):
@@ -127,7 +134,7 @@ class StratonovichRungeKutta(StepMethod):
     tableau: ClassVar[StratonovichTableau]
 
     def step(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None, memory: Memory) -> Step:
-        return Step(stratonovich_step(self.tableau, sde, t0, t1, x, increment))
+        return Step(combine(x, stratonovich_stages(self.tableau, sde, t0, t1, x, increment)[2]))
 
 
 _NEAR, _FAR = (3 - root("3")) / 6, root("1/3")
@@ -221,7 +228,7 @@ class EulerHeun(StratonovichRungeKutta):
 
 
 @final
-class HeunStratonovich(StratonovichRungeKutta):
+class HeunStratonovich(StratonovichRungeKutta, EmbeddedMethod):
     r"""Heun's rule for drift and noise.
 
     $$ \bar x = x + f h + g W, \qquad
@@ -229,6 +236,7 @@ class HeunStratonovich(StratonovichRungeKutta):
                       + \tfrac12 \bigl(g(t, x) + g(t + h, \bar x)\bigr) W . $$
 
     Strong order ½, and 1 where noises commute or do not depend on the state; weak order 1, and 2 for additive noise.
+    Adaptive steps are chosen by the distance $|x - \bar x|$, whose order is 1 where the noise depends on the state.
 
     References: [ruemelin1982].
     """
@@ -246,6 +254,17 @@ class HeunStratonovich(StratonovichRungeKutta):
         general=(0.5, 1.0),
     )
     tableau = TABLEAUS["heun-strat"]
+
+    def pair(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None) -> tuple[Tensor, Tensor]:
+        f, by_w, moved = stratonovich_stages(self.tableau, sde, t0, t1, x, increment)
+        h = t1 - t0
+        apart = f[1].sub(f[0]).mul_(0.5 * h)
+        if increment is not None:
+            apart = apart.add_(by_w[1], alpha=0.5).sub_(by_w[0], alpha=0.5)
+        return combine(x, moved), apart
+
+    def estimate_order(self, noise_type: NoiseType) -> float:
+        return {"none": 2.0, "additive": 1.5}.get(noise_type, 1.0)
 
 
 @final

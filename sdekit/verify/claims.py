@@ -218,7 +218,7 @@ def _about(spec: Spec, name: str, eta: float | None, problem: Problem) -> Iterat
         if found is None or method is None:
             continue
         fact, declared = found
-        if method in ("paths", "doubling") and declared < 1.0:
+        if method in ("paths", "doubling") and declared < 1.0 and not spec.remembers:
             continue  # half an order takes too many paths; linear problems have it exactly
         if not math.isinf(declared) or fact == "weak/linear-additive" or isinstance(problem.law, Gaussian):
             yield Claim(kind, name, eta, fact, declared, method)
@@ -239,13 +239,15 @@ def _method(spec: Spec, problem: Problem, kind: Kind, eta: float | None) -> str 
             return None
         if method == "transport" and (chain or eta not in (None, 1.0) or problem.weak is not None):
             return None  # the weak error says the same, for less
+        if method == "transport" and spec.kind == "step" and spec.evaluations > 1:
+            return None  # a second drift sees the noise of its step, whose kernel is then not normal
         return method
     if silent:
         return None
     if kind == "strong":
         if spec.increments in DISCRETE:
             return None
-        method = strong_method(problem, spec.increments)
+        method = strong_method(problem, spec)
         if method == "doubling" and eta is not None and (eta != 1.0 or not spec.needs_schedule):
             return None  # a method that takes other problems shows its order there, against known solutions
         if method == "affine":

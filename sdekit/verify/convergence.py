@@ -32,8 +32,7 @@ from sdekit.metrics import wasserstein2
 from sdekit.problems.base import Problem
 from sdekit.quantile_map import mid_quantiles
 from sdekit.steppers import registry
-from sdekit.steppers.base import Prepared, Stepper
-from sdekit.typing import Increments
+from sdekit.steppers.base import Prepared, Spec, Stepper
 from sdekit.verify.affine import numerical_law
 from sdekit.verify.draws import DISCRETE
 from sdekit.verify.flow import reference_flow
@@ -149,7 +148,7 @@ def order(
     chosen = registry.get(stepper)
     if kind not in get_args(Kind):
         raise unknown_name("kind of order", kind, get_args(Kind))
-    if kind == "strong" and strong_method(problem, chosen.spec.increments) in ("paths", "doubling"):
+    if kind == "strong" and strong_method(problem, chosen.spec) in ("paths", "doubling"):
         return _order_on_paths(problem, chosen, steps, samples, seed)
     if kind == "ode":
         floor = FLOOR["flow"] if problem.flow is not None else FLOOR["reference"]
@@ -167,21 +166,23 @@ def order(
     return fit_order(steps, [error(problem, chosen, n) for n in steps], FLOOR[method])
 
 
-def strong_method(problem: Problem, increments: Increments = "w") -> Method:
+def strong_method(problem: Problem, spec: Spec | None = None) -> Method:
     """How strong errors are had: by Itô's isometry, by the chaos expansion of a linear SDE, or on coupled paths.
 
     Args:
         problem: The problem.
-        increments: What the stepper draws; Lévy areas are no function of normals that a path has, and take paths.
+        spec: Of the stepper; one that draws Lévy areas, which are no function of normals that a path has, takes paths,
+            and on linear SDEs one that remembers does.
 
     Raises:
         SdekitError: the problem has no noise.
     """
     if problem.sde.noise_type == "none":
         raise SdekitError(f"The problem {problem.name!r} has no noise: use kind='ode' or kind='w2'.")
-    if problem.affine and isinstance(problem.initial, Gaussian) and increments != "full":
+    areas = spec is not None and spec.increments == "full"
+    if problem.affine and isinstance(problem.initial, Gaussian) and not areas:
         return "affine"
-    if problem.linear is not None and increments != "full":
+    if problem.linear is not None and not areas and not (spec is not None and spec.remembers):
         return "linear"
     return "doubling" if problem.path is None else "paths"
 
