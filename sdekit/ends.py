@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from sdekit import random
-from sdekit.brownian import BrownianGrid, BrownianPath, Increment
+from sdekit.brownian import BrownianGrid, BrownianPath, BrownianTree, Increment
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.keys import Keys
@@ -143,14 +143,14 @@ def _normals(x: Tensor, noise: Keys | BrownianPath | None) -> Tensor:
         return noise.normals
     if isinstance(noise, Keys):
         keys = noise.values
-    elif isinstance(noise, BrownianGrid):
+    elif isinstance(noise, BrownianGrid | BrownianTree):
         keys = noise.keys
     elif noise is None:
         raise SdekitError("end='exact-linear' is random on this problem: give noise=seed (an integer).")
     else:
         raise SdekitError(
             f"end='exact-linear' draws a normal beside the Brownian path, and {type(noise).__name__} has no seed to "
-            "draw it from: give noise=seed or a BrownianGrid, or use end='denoise'."
+            "draw it from: give noise=seed, a BrownianGrid or a BrownianTree, or use end='denoise'."
         )
     if len(keys) != len(x):
         raise SdekitError(f"The noise has {len(keys)} paths for {len(x)} samples: give one per sample.")

@@ -4,8 +4,9 @@ A corrector, or the coin of a Metropolis step, needs noise that no path of the p
 wants (:data:`Fresh`), and gets standard normals after its increments. They come from streams of their own, a function
 of (seed, path, step index): the increments are the same numbers with them and without.
 
-On a :class:`~sdekit.BrownianGrid` they come from its seed: runs with other step counts then share the path, but not
-what was drawn beside it. A path that has no seed knows none, and a run that needs them refuses it.
+On a :class:`~sdekit.BrownianGrid` or a :class:`~sdekit.BrownianTree` they come from its seed: runs with other step
+counts then share the path, but not what was drawn beside it. A path that has no seed knows none, and a run that needs
+them refuses it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sdekit import random
-from sdekit.brownian import BrownianGrid, BrownianPath, Increment, Noise, StepNoise
+from sdekit.brownian import BrownianGrid, BrownianPath, BrownianTree, Increment, Noise, StepNoise
 from sdekit.errors import SdekitError
 from sdekit.keys import Keys
 from sdekit.typing import Shape
@@ -112,9 +113,9 @@ def fresh_source(noise: Keys | BrownianPath, x: Tensor, fresh: Sequence[Sequence
         return noise
     if isinstance(noise, Keys):
         return FreshNoise(noise.values, x.shape[1:], x.dtype, fresh)
-    if isinstance(noise, BrownianGrid):
+    if isinstance(noise, BrownianGrid | BrownianTree):
         return FreshNoise(noise.keys, x.shape[1:], x.dtype, fresh)
     raise SdekitError(
         f"This stepper draws normals beside the Brownian path, and {type(noise).__name__} has no seed to draw them "
-        "from: give noise=seed, or a BrownianGrid."
+        "from: give noise=seed, or a BrownianGrid or BrownianTree."
     )

@@ -111,6 +111,20 @@ def test_the_provenance_of_a_path_and_of_no_noise():
     assert sk.solve(FLOW, start(range(2)), GRID, "ddim").provenance["noise"] is None
 
 
+@pytest.mark.parametrize(("stepper", "end"), [("euler-maruyama", "exact-linear"), ("predictor-corrector", "stop")])
+def test_a_tree_has_a_seed_for_what_is_drawn_beside_it(stepper, end):
+    """A corrector, or the end; and a sample is its own in any batch."""
+    x = start(range(3))
+
+    def on(paths, rows):
+        tree = sk.BrownianTree((len(paths), 2), 0.0, 1.0, seed=2, paths=paths, depth=20)
+        return final(x[rows], stepper, noise=tree, end=end)
+
+    whole = on([0, 1, 2], [0, 1, 2])
+    assert torch.equal(on([2, 0], [2, 0]), whole[[2, 0]])
+    assert not torch.equal(on([0, 1], [2, 0]), whole[[2, 0]])
+
+
 REVERSED = sk.BrownianGrid((2, 2), 0.0, 1.0, 4)
 
 
@@ -130,9 +144,11 @@ REVERSED = sk.BrownianGrid((2, 2), 0.0, 1.0, 4)
         (lambda x: final(x, noise=sk.BrownianGrid.on(GRID, (3, 2))), r"shape \(3, 2\); this problem needs \(2, 2\)"),
         (lambda x: final(x, noise=sk.BrownianGrid.on(GRID, (1, 2))), r"shape \(1, 2\); this problem needs \(2, 2\)"),
         (lambda x: final(x, noise=sk.BrownianGrid.on(GRID, (2, 2), device="meta")), r"on meta; the state needs"),
-        (lambda x: final(x, noise=sk.BrownianGrid((2, 2), 2.0, 3.0)), r"is no node of this path"),
+        (lambda x: final(x, noise=sk.BrownianGrid((2, 2), 2.0, 3.0)), r"lies outside of this path.*\[2, 3\]"),
+        (lambda x: final(x, noise=sk.BrownianTree((2, 2), 0.5, 1.0)), r"lies outside of this path.*\[0\.5, 1\]"),
+        (lambda x: final(x, noise=sk.BrownianGrid((2, 2), 0.0, 1.0, 7)), r"is no node of this path.*BrownianGrid\.on"),
         (lambda x: REVERSED.increment(0.75, 0.25), r"needs s ≤ t; got s = 0\.75, t = 0\.25"),
-        (lambda x: REVERSED.increment(0.75, 1.25), r"t = 1\.25 is no node"),
+        (lambda x: REVERSED.increment(0.75, 1.25), r"t = 1\.25 lies outside of this path"),
         (lambda x: LAW.sample(), r"needs a number n"),
         (lambda x: LAW.sample(3, seed=None), r"needs a seed and a number of samples, or paths="),
         (lambda x: LAW.sample(3, paths=[1, 2]), r"n = 3, but there are 2 paths"),
