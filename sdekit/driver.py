@@ -14,21 +14,20 @@ from torch import Tensor
 
 from sdekit import adaptive, doors, ends
 from sdekit.brownian import BrownianPath, Noise
+from sdekit.compiled import Blocks
 from sdekit.controllers import PID
 from sdekit.dynamics import SDE
 from sdekit.ends import End
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.keys import Keys, Paths, Seed
 from sdekit.linear import LinearProcess
-from sdekit.observe import Counter, finite_samples, observe
+from sdekit.observe import LOOK_EVERY, Counter, finite_samples, observe
 from sdekit.reverse import Reverse
 from sdekit.solution import Solution, Statistics, Status, versions
 from sdekit.steppers.base import Memory, Prepared, Stepper
 
 Save = Literal["final", "all"] | Tensor | Sequence[float]
 Progress = bool | Callable[[int, int], None] | None
-
-_LOOK_EVERY = 64  # steps between looks at whether any sample is still finite: each costs a host sync
 
 
 def solve(
@@ -43,6 +42,7 @@ def solve(
     end: End = "stop",
     steps: int | None = None,
     controller: PID | None = None,
+    compile: bool = False,
     progress: Progress = None,
     max_steps: int = 100_000,
     max_seconds: float | None = None,
@@ -73,7 +73,11 @@ def solve(
         steps: Number of steps, when ``grid`` is left out.
         controller: Steps of every sample's own choosing, :class:`~sdekit.PID`, for a stepper that estimates its error
             (:mod:`sdekit.adaptive`). Of ``grid`` the first and the last time count, and what ``save`` asks for.
-        progress: True for a bar, or a callable ``(done, total)``; with a controller samples are counted, not steps.
+        compile: Whether blocks of about ten steps run as one graph, their noise drawn inside, by ``torch.compile``: for
+            step methods (:mod:`sdekit.compiled`). The first run of a problem takes the seconds that this takes. Fields
+            see times as 0-dim tensors.
+        progress: True for a bar, or a callable ``(done, total)``, after every step or compiled block; with a controller
+            samples are counted, not steps.
         max_steps: Steps after which the run ends with a status; with a controller, attempts of a sample.
         max_seconds: Seconds after which the run ends with a status.
 
@@ -94,11 +98,17 @@ def solve(
     finish = ends.finish(observe(sde, counter, fields=False), nodes, end, x, drawn)
     steps_noise = drawn.steps if isinstance(drawn, ends.RecordedEnd) else drawn
     started = time.perf_counter()
-    limits = _Limits(max_steps, max_seconds)
+    limits = _Limits(max_steps, max_seconds, started)
     with ExitStack() as stack:
         report = _reporter(progress, stack)
-        if controller is None:
-            ran = _fixed(observed, chosen, saving, x, steps_noise, report, limits)
+        if compile and controller is not None:
+            raise SdekitError(
+                f"compile=True takes steps of a grid, not those of {controller!r}: leave one of them out."
+            )
+        if compile:
+            ran = _in_blocks(sde, counter, chosen, saving, x, steps_noise, report, limits)
+        elif controller is None:
+            ran = _fixed(sde, observed, chosen, saving, x, steps_noise, report, limits)
         else:
             ran = _adaptive(observed, chosen, saving, x, steps_noise, controller, report, limits)
     ts, xs, final = ran.ts, ran.xs, ran.final
@@ -131,6 +141,16 @@ class _Limits:
 
     steps: int
     seconds: float | None
+    started: float
+    """When, by :func:`time.perf_counter`."""
+
+    def stop(self, k: int, x: Tensor, look: bool) -> Status:
+        """Why to end the run before step k; whether samples are finite is asked where it is time to ``look``."""
+        if k >= self.steps:
+            return Status.STEP_LIMIT
+        if self.seconds is not None and time.perf_counter() > self.started + self.seconds:
+            return Status.TIME_LIMIT
+        return Status.NON_FINITE if look and not bool(finite_samples(x).any()) else Status.SUCCESS
 
 
 @dataclass(frozen=True)
@@ -147,6 +167,7 @@ class _Ran:
 
 def _fixed(
     sde: SDE,
+    observed: SDE,
     stepper: Stepper,
     saving: _Saving,
     x: Tensor,
@@ -155,12 +176,33 @@ def _fixed(
     limits: _Limits,
 ) -> _Ran:
     """Step by step along the grid."""
-    prepared = stepper.prepare(sde, saving.times)
+    prepared = stepper.prepare(observed, saving.times)
     source = doors.noise_source(sde, x, stepper, prepared, saving.times[0], noise)
     kept, done, cause, memory = _Loop(prepared, source, saving, report, limits).run(x)
     status = torch.full((len(x),), cause, dtype=torch.int8, device=x.device)
     reported = prepared.report(memory) if prepared.report and memory is not None else {}
     return _Ran(*saving.gather(kept), kept[done], status, done, dict(reported))
+
+
+def _in_blocks(
+    sde: SDE,
+    counter: Counter,
+    stepper: Stepper,
+    saving: _Saving,
+    x: Tensor,
+    noise: Keys | BrownianPath | None,
+    report: Callable[[int, int], None] | None,
+    limits: _Limits,
+) -> _Ran:
+    """Along the grid in compiled blocks."""
+    prepared = stepper.prepare(sde, saving.times)
+    source = doors.noise_source(sde, x, stepper, prepared, saving.times[0], noise)
+    last = len(saving.times) - 1
+    blocks = Blocks.of(sde, stepper, x, saving.times, source, keep=any(i != last for i in saving.order))
+    kept, done, cause = blocks.run(x, frozenset(saving.order), limits.steps, limits.stop, report)
+    blocks.graph.count(counter, done)
+    status = torch.full((len(x),), cause, dtype=torch.int8, device=x.device)
+    return _Ran(*saving.gather(kept), kept[done], status, done, {})
 
 
 def _adaptive(
@@ -258,16 +300,9 @@ class _Loop:
         kept = {0: x} if 0 in keep else {}
         advance = self.prepared.advance
         memory: Memory = None
-        seconds = self.limits.seconds
-        deadline = None if seconds is None else time.perf_counter() + seconds
         done, cause = 0, Status.SUCCESS
         for k in range(total):
-            if k >= self.limits.steps:
-                cause = Status.STEP_LIMIT
-            elif deadline is not None and time.perf_counter() > deadline:
-                cause = Status.TIME_LIMIT
-            elif k % _LOOK_EVERY == _LOOK_EVERY - 1 and not bool(finite_samples(x).any()):
-                cause = Status.NON_FINITE
+            cause = self.limits.stop(k, x, k % LOOK_EVERY == LOOK_EVERY - 1)
             if cause is not Status.SUCCESS:
                 break
             increments = self.source.increments(k) if self.source else ()

@@ -16,6 +16,9 @@ from sdekit.reverse import Reverse
 from sdekit.score import Score
 from sdekit.typing import Calculus, Direction, NoiseType, Time
 
+LOOK_EVERY = 64
+"""Steps between looks at whether any sample is still finite: each costs a host sync."""
+
 
 @dataclass
 class Counter:

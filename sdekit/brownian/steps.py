@@ -26,6 +26,58 @@ _BLOCK_NORMALS = 2**18  # draw small states for several steps at once: a block c
 
 
 @final
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn in a step: everything about it but the seed, the times and the step.
+
+    Attributes:
+        shape: Event shape of the noise.
+        dtype: Type of the increments.
+        kind: As in :class:`StepNoise`.
+        family: The stream of the first draw.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    kind: Increments = "w"
+    family: int = random.STREAM_STEP
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The type in which it is drawn."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    def block(self, keys: Tensor, roots: Tensor, first: int | Tensor, draw: int = 0) -> Sequence[Increment]:
+        """What a block of steps draws.
+
+        Args:
+            keys: Path keys, shape (B,).
+            roots: √h of every step.
+            first: The first step; a tensor must be even.
+            draw: Which draw of the steps.
+        """
+        count, roots = len(roots), roots.reshape(-1, *(1,) * (1 + len(self.shape)))
+
+        def normals(stream: int, shape: Shape) -> Tensor:
+            return random.normals(keys, shape, stream=stream + draw, start=first, count=count, dtype=self.wide)
+
+        z = normals(self.family, self.shape)
+        if self.kind in ("three-point", "two-point"):
+            z = (z.abs() > _THREE_POINT).to(z.dtype).mul_(3.0**0.5).copysign_(z)
+        parts = [w := z.mul_(roots)]
+        if self.kind in ("space-time", "full"):
+            parts.append(h := normals(random.STREAM_STEP_LEVY, self.shape).mul_(roots * TWELFTH))
+            if self.kind == "full":
+                pairs = normals(random.STREAM_STEP_AREA, (area.count(self.shape),))
+                parts.append(area.areas_given(w, h, pairs, roots))
+        rows = zip(*[part.to(self.dtype).unbind(0) for part in parts], strict=True)
+        if self.kind != "two-point":
+            return [Increment(*row) for row in rows]
+        coins = torch.ones_like(z).copysign_(normals(random.STREAM_STEP_TWO_POINT, self.shape)).mul_(roots)
+        return [Increment(w, coins=coin) for (w,), coin in zip(rows, coins.to(self.dtype).unbind(0), strict=True)]
+
+
+@final
 class StepNoise:
     r"""Independent increments, a function of (seed, path, step index) alone.
 
@@ -52,17 +104,15 @@ class StepNoise:
         kind: Increments = "w",
         family: int = random.STREAM_STEP,
     ) -> None:
-        self._keys, self._shape, self._dtype, self._draws = keys, torch.Size(shape), dtype, draws
-        self._kind, self._family = kind, family
-        self._area = (area.count(self._shape),) if kind == "full" else None
-        numbers = max(self._shape.numel(), self._shape.numel() ** 2 if self._area else 0)
+        self.keys, self.law, self._draws = keys, Draws(torch.Size(shape), dtype, kind, family), draws
+        one = self.law.shape.numel()
+        numbers = max(one, one**2 if kind == "full" and area.count(self.law.shape) else 0)
         per_step = max(1, len(keys) * numbers * max(map(len, draws), default=1))
         self._block = max(2, _BLOCK_NORMALS // per_step // 2 * 2)
         self._drawn: dict[int, tuple[int, Sequence[Increment]]] = {}  # draw -> (first step, a block of steps)
-        self._wide = torch.promote_types(dtype, torch.float32)
         lengths = [[t - s for s, t in column] for column in zip_longest(*draws, fillvalue=(0.0, 0.0))]
         # On the device once: a copy in the loop would make the host wait.
-        self._roots = torch.tensor(lengths, dtype=torch.float64).abs().sqrt().to(keys.device, self._wide)
+        self._roots = torch.tensor(lengths, dtype=torch.float64).abs().sqrt().to(keys.device, self.law.wide)
 
     def increments(self, k: int) -> tuple[Increment, ...]:
         return tuple([self._drawn_at(k, j) for j in range(len(self._draws[k]))])
@@ -74,28 +124,7 @@ class StepNoise:
         return self._drawn[draw][1][k - first]
 
     def _block_from(self, first: int, draw: int) -> Sequence[Increment]:
-        """What a block of steps draws."""
-        column = self._roots[draw, first : first + self._block]
-        roots = column.reshape(-1, *(1,) * (1 + len(self._shape)))
-
-        def normals(stream: int, shape: Shape) -> Tensor:
-            return random.normals(
-                self._keys, shape, stream=stream + draw, start=first, count=len(column), dtype=self._wide
-            )
-
-        z = normals(self._family, self._shape)
-        if self._kind in ("three-point", "two-point"):
-            z = (z.abs() > _THREE_POINT).to(z.dtype).mul_(3.0**0.5).copysign_(z)
-        parts = [w := z.mul_(roots)]
-        if self._kind in ("space-time", "full"):
-            parts.append(h := normals(random.STREAM_STEP_LEVY, self._shape).mul_(roots * TWELFTH))
-            if self._area:
-                parts.append(area.areas_given(w, h, normals(random.STREAM_STEP_AREA, self._area), roots))
-        rows = zip(*[part.to(self._dtype).unbind(0) for part in parts], strict=True)
-        if self._kind != "two-point":
-            return [Increment(*row) for row in rows]
-        coins = torch.ones_like(z).copysign_(normals(random.STREAM_STEP_TWO_POINT, self._shape)).mul_(roots)
-        return [Increment(w, coins=coin) for (w,), coin in zip(rows, coins.to(self._dtype).unbind(0), strict=True)]
+        return self.law.block(self.keys, self._roots[draw, first : first + self._block], first, draw)
 
 
 @final

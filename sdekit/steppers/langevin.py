@@ -51,7 +51,7 @@ class ULA(StepMethod):
 
     def step(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None, memory: Memory) -> Step:
         assert increment is not None
-        return Step(x.add(sde.drift(t0, x), alpha=t1 - t0).add_(increment.w, alpha=math.sqrt(2.0)))
+        return Step(x.add(sde.drift(t0, x), alpha=t1 - t0).addcmul_(sde.diffusion(t0, x), increment.w))
 
 
 @final
