@@ -2,15 +2,19 @@
 
 From the root to the smallest node that holds both points, and from its halves to each of them: what lies between is a
 half that is passed by on the way, or the last node. Every piece is added once, to its neighbour; nothing is subtracted.
+The order is the same for intervals of the samples' own and for one that they share, and so are the bits.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from sdekit.brownian.bridge import joined
 from sdekit.brownian.nodes import Nodes, bit_length
+from sdekit.brownian.places import SharedPlace
 
 
 def between(nodes: Nodes, root: Tensor, start: Tensor, end: Tensor) -> Tensor:
@@ -43,6 +47,41 @@ def between(nodes: Nodes, root: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return torch.where((start == end)[:, None, None], torch.zeros_like(pieces), pieces)
 
 
+def between_shared(places: list[SharedPlace], start: int, end: int) -> Tensor:
+    """As :func:`between`, over one interval for all samples, from two places that go to its ends.
+
+    The place that is nearer to the start goes there: in a run that is the one which went to the end of the last step.
+    """
+    near, far = sorted(places, key=lambda place: place.apart(start))
+    depth = near.nodes.depth
+    level = depth - (start ^ max(end - 1, start)).bit_length()
+    index = start >> (depth - level)
+    if start == end:
+        return torch.zeros_like(near.half(0, 0))
+    if start == index << (depth - level) and end == (index + 1) << (depth - level):
+        return near.step(level, index)
+    left = _towards_shared(near, start, level + 1, 0)
+    right = _towards_shared(far, end, level + 1, 1)
+    return joined(*left, *right)
+
+
+def _towards_shared(place: SharedPlace, edge: int, level: int, to_end: int) -> tuple[Tensor, Tensor]:
+    """What lies between an edge and the far side of the node above it on a level, and its length."""
+    depth = place.nodes.depth
+    to_level = max(depth + 1 - _lowest_bit(edge | 1 << depth).bit_length(), level)
+    index = (edge >> (depth - to_level)) - to_end
+    last = place.step(to_level, index)
+    ways = [(k, index >> (to_level - k) & 1) for k in range(level + 1, to_level + 1)]
+    passed = [(k, place.half(k, 1 - right)) for k, right in ways if right == to_end]
+    (k, piece), *rest = [*passed, (to_level, last)]
+    size = place.nodes.lengths[k : k + 1]
+    for k, part in rest:
+        more = place.nodes.lengths[k : k + 1]
+        piece = joined(piece, size, part, more) if to_end else joined(part, more, piece, size)
+        size = size + more
+    return piece, size
+
+
 def _towards(
     nodes: Nodes, node: Tensor, to_end: Tensor, level: Tensor, to_level: Tensor, to_index: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -64,5 +103,8 @@ def _towards(
     return parts, sizes
 
 
-def _lowest_bit(x: Tensor) -> Tensor:
+Whole = TypeVar("Whole", int, Tensor)
+
+
+def _lowest_bit(x: Whole) -> Whole:
     return x & -x

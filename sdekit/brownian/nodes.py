@@ -113,13 +113,25 @@ class Nodes:
         """Both halves of nodes of chains, shape (n, 2, C, E)."""
         return self._halves(level, index, node, self._normals(rows, level, index))
 
-    def split_shared(self, level: int, index: int, node: Tensor) -> Tensor:
-        """The same for all samples together, node (1, C, E)."""
-        z = random.normals_at(
-            self.keys[0], (self.numel,), stream=random.STREAM_TREE + 1 + level, index=index, dtype=self.dtype
+    def normals_shared(self, level: int, first: int, count: int) -> Tensor:
+        """What neighbouring nodes are split with, for all samples together, shape (count, 2, 1, E)."""
+        stream = random.STREAM_TREE + 1 + level
+        z = random.normals(
+            self.keys[0], (self.numel,), stream=stream, start=2 * first, count=2 * count, dtype=self.dtype
         )
-        levels, indices = (torch.tensor([n], device=node.device) for n in (level, index))
-        return self._halves(levels, indices, node, z.reshape(2, 1, self.keys.shape[1] * self.numel))
+        return z.reshape(count, 2, 1, self.keys.shape[1] * self.numel)
+
+    def normals_down(self, path: list[tuple[int, int]]) -> Tensor:
+        """What nodes of different levels are split with, for all samples together, shape (n, 1, 2, 1, E)."""
+        levels, indices = torch.tensor(path, device=self.keys.device).T
+        return self._normals(torch.zeros_like(levels), levels, indices).transpose(0, 1)[:, None, :, None]
+
+    def split_shared(self, level: int, index: int, node: Tensor, z: Tensor) -> Tensor:
+        """Both halves of one node for all samples together, shape (1, 2, C, E)."""
+        if self.clock is None:
+            return halves(node, self._roots[level], z)
+        place = torch.tensor([[level], [index]], device=node.device)
+        return self._halves(place[0], place[1], node, z)
 
     def down(self, rows: Tensor, level: Tensor, node: Tensor, to_level: Tensor, to_index: Tensor) -> Iterator[Round]:
         """From nodes down to those below them, a level a round.

@@ -28,13 +28,16 @@ import torch
 from torch import Tensor
 
 from sdekit.brownian.clock import Clock
-from sdekit.brownian.cover import between
+from sdekit.brownian.cover import between, between_shared
 from sdekit.brownian.increment import Increment, Levy
 from sdekit.brownian.nodes import DEEPEST, Nodes
+from sdekit.brownian.places import SharedPlace
 from sdekit.brownian.walk import Walk, increment_of
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.keys import Keys, Paths, Seed
 from sdekit.typing import Shape
+
+_KEPT_NUMBERS = 2**15  # of a node; where nodes are larger, ways from the root are not kept between questions
 
 
 @final
@@ -42,7 +45,8 @@ class BrownianTree:
     r"""Brownian paths over [t0, t1], a function of the seed, the path and the time alone.
 
     Of one seed, path and depth, an increment does not depend on what was asked before, on the batch or on its order, to
-    the last bit. Paths with and without areas are different paths. Nothing but the first node is stored.
+    the last bit. Paths with and without areas are different paths. Nothing is stored but the first node and, where
+    states are small, the ways to the ends of the last interval.
 
     Args:
         shape: (B, *noise).
@@ -99,6 +103,7 @@ class BrownianTree:
         self._dtype = dtype
         self._nodes = Nodes(self.keys[None], numel, levy != "none", self.t0, self.t1, depth, wide, clock)
         self._root = self._nodes.root()
+        self._places: list[list[SharedPlace]] = []
 
     def walk(self) -> Walk:
         """A walk along the path in dyadic steps, which starts at the root."""
@@ -113,7 +118,7 @@ class BrownianTree:
         part = copy.copy(self)
         part.shape, part.keys = torch.Size((len(rows), *self.shape[1:])), self.keys[rows]
         part._nodes = replace(self._nodes, keys=part.keys[None])
-        part._root = part._nodes.root()
+        part._root, part._places = part._nodes.root(), []
         return part
 
     def step(self, level: int | Tensor, index: int | Tensor) -> Increment:
@@ -142,7 +147,19 @@ class BrownianTree:
         nodes, root = self._nodes, self._root
         if len(start) > 1:  # one for every sample
             nodes, root = nodes.apart(), root.reshape(-1, len(start), nodes.numel).transpose(0, 1)
+        elif root.numel() <= _KEPT_NUMBERS and len(start):
+            return increment_of(self._between(int(start), int(end)), self.shape, self._dtype)
         return increment_of(between(nodes, root, start, end), self.shape, self._dtype)
+
+    def _between(self, start: int, end: int) -> Tensor:
+        """From the places of the last question, which nobody else has meanwhile."""
+        try:
+            places = self._places.pop()
+        except IndexError:
+            places = [SharedPlace(self._nodes, self._root) for _ in range(2)]
+        piece = between_shared(places, start, end)
+        self._places[:] = [places]
+        return piece
 
     def variance(self, s: float, t: float) -> float:
         """Of the increment over [s, t]: how far the clock moves, at the times as they are."""

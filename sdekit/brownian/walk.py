@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from sdekit.brownian.increment import Increment
-from sdekit.brownian.nodes import Nodes, bit_length
-from sdekit.errors import SdekitError
+from sdekit.brownian.nodes import Nodes
+from sdekit.brownian.places import OwnPlaces, SharedPlace
 from sdekit.typing import Shape
 
 
@@ -35,11 +35,11 @@ class Walk:
 
     def __init__(self, nodes: Nodes, root: Tensor, shape: Shape, dtype: torch.dtype) -> None:
         self._shape, self._dtype = torch.Size(shape), dtype
-        self._place: _Shared | _Own = _Shared(nodes, root)
+        self._place: SharedPlace | OwnPlaces = SharedPlace(nodes, root)
 
     @property
     def draws(self) -> Tensor:
-        """How many nodes were drawn so far, the first one included, shape (B,)."""
+        """How many nodes were drawn so far, the first one and what was drawn ahead included, shape (B,)."""
         return torch.as_tensor(self._place.draws).expand(self._shape[0])
 
     def step(self, level: int | Tensor, index: int | Tensor) -> Increment:
@@ -56,7 +56,7 @@ class Walk:
             SdekitError: a level or an index that the tree does not have.
         """
         place = self._place
-        if isinstance(place, _Shared) and isinstance(level, int) and isinstance(index, int):
+        if isinstance(place, SharedPlace) and isinstance(level, int) and isinstance(index, int):
             return increment_of(place.step(level, index), self._shape, self._dtype)
         own = self._own()
         return increment_of(own.step(own.whole(level, "level"), own.whole(index, "index")), self._shape, self._dtype)
@@ -72,112 +72,11 @@ class Walk:
         part._place = self._own().select(rows)
         return part
 
-    def _own(self) -> _Own:
+    def _own(self) -> OwnPlaces:
         """From now on a place for every sample."""
-        if isinstance(self._place, _Shared):
+        if isinstance(self._place, SharedPlace):
             self._place = self._place.spread()
         return self._place
-
-
-class _Shared:
-    """One place for all samples: pieces are (1, C, E), levels and indices Python's integers."""
-
-    def __init__(self, nodes: Nodes, root: Tensor) -> None:
-        self.nodes, self.draws = nodes, 1
-        self._level, self._index = 0, 0
-        # Level by level the two halves of the node above; at the top there is one node, whose side is never 1.
-        self._kept = [torch.stack((root, root), 1)]
-
-    def step(self, level: int, index: int) -> Tensor:
-        depth = self.nodes.depth
-        if not (0 <= level <= depth and 0 <= index < 1 << level):
-            raise no_node(level, index, depth)
-        apart = (index << (depth - level)) ^ (self._index << (depth - self._level))
-        known = min(depth - apart.bit_length() + 1, self._level, level)
-        if known < level:
-            del self._kept[known + 1 :]
-            for above in range(known, level):
-                node = index >> (level - above)
-                self._kept.append(self.nodes.split_shared(above, node, self._kept[above][:, node & 1]))
-            self._level, self._index = level, index
-            self.draws += level - known
-        return self._kept[level][:, index & 1]
-
-    def spread(self) -> _Own:
-        """The same place for each sample."""
-        batch = self.nodes.keys.numel()
-        kept = torch.stack(self._kept)
-        kept = kept.reshape(len(kept), *kept.shape[2:4], batch, self.nodes.numel).movedim(3, 1).contiguous()
-        level, index, draws = (
-            torch.full((batch,), n, device=kept.device) for n in (self._level, self._index, self.draws)
-        )
-        return _Own(self.nodes.apart(), kept, level, index, draws)
-
-
-class _Own:
-    """A place for every sample: pieces are (B, C, E), levels and indices int64 of shape (B,)."""
-
-    def __init__(self, nodes: Nodes, kept: Tensor, level: Tensor, index: Tensor, draws: Tensor) -> None:
-        self.nodes, self.draws = nodes, draws
-        self._kept, self._level, self._index = kept, level, index
-        self._rows = torch.arange(len(level), device=level.device)
-
-    def step(self, level: Tensor, index: Tensor) -> Tensor:
-        self._deepen(self._check(level, index))
-        known = self._known(level, index)
-        node = self._kept[known, self._rows, (index >> (level - known)) & 1]
-        for chains, below, halves, _ in self.nodes.down(self._rows, known, node, level, index):
-            self._kept[below, chains] = halves
-        # Where nothing was drawn, what is kept further down stays good.
-        moved = level > known
-        self._level, self._index = torch.where(moved, level, self._level), torch.where(moved, index, self._index)
-        self.draws = self.draws + (level - known)
-        return self._kept[level, self._rows, index & 1]
-
-    def select(self, rows: Tensor) -> _Own:
-        kept = self._kept[:, rows]
-        return _Own(self.nodes.select(rows), kept, self._level[rows], self._index[rows], self.draws[rows])
-
-    def whole(self, value: int | Tensor, name: str) -> Tensor:
-        """One integer per sample."""
-        if isinstance(value, int):
-            return torch.full_like(self._rows, value)
-        if value.shape != self._rows.shape or value.dtype != torch.int64:
-            raise SdekitError(
-                f"{name} must be an integer, or int64 with one for each of {len(self._rows)} samples; "
-                f"got shape {tuple(value.shape)} of {value.dtype}."
-            )
-        return value.to(self._rows.device)
-
-    def _known(self, level: Tensor, index: Tensor) -> Tensor:
-        """The deepest level on which the node above (level, index), or itself, is kept."""
-        depth = self.nodes.depth
-        apart = (index << (depth - level)) ^ (self._index << (depth - self._level))
-        return torch.minimum(torch.minimum(depth - bit_length(apart) + 1, self._level), level)
-
-    def _deepen(self, level: int) -> None:
-        """Room for nodes of a level."""
-        if level >= len(self._kept):
-            more = max(level + 1, min(2 * len(self._kept), self.nodes.depth + 1)) - len(self._kept)
-            self._kept = torch.cat((self._kept, self._kept.new_zeros(more, *self._kept.shape[1:])))
-
-    def _check(self, level: Tensor, index: Tensor) -> int:
-        """The deepest level."""
-        depth = self.nodes.depth
-        on = (level >= 0) & (level <= depth) & (index >= 0) & (index >> level.clamp(0, depth) == 0)
-        good, deepest = torch.stack((on.all().long(), level.max())).tolist() if len(level) else (1, 0)
-        if not good:
-            worst = int((~on).nonzero()[0])
-            raise no_node(int(level[worst]), int(index[worst]), depth)
-        return int(deepest)
-
-
-def no_node(level: int, index: int, depth: int) -> SdekitError:
-    """That a tree does not have a node."""
-    return SdekitError(
-        f"Node {index} of level {level} is not on this tree: levels are 0 … {depth}, and level ℓ has the nodes "
-        "0 … 2^ℓ − 1. Build a deeper tree, depth=, or take larger steps."
-    )
 
 
 def increment_of(piece: Tensor, shape: Shape, dtype: torch.dtype) -> Increment:
