@@ -55,16 +55,7 @@ def count(event: Shape) -> int:
 
 def wedge(a: Tensor, b: Tensor) -> Tensor:
     r"""$a \wedge b$, shape (*, m, m), of vectors (*, m)."""
-    product: Tensor = a[..., :, None] * b[..., None, :]
-    return product - product.mT
-
-
-def antisymmetric(upper: Tensor, m: int) -> Tensor:
-    """The antisymmetric matrices (*, m, m) with these entries above the diagonal, row by row."""
-    i, j = torch.triu_indices(m, m, 1, device=upper.device)
-    out = upper.new_zeros(*upper.shape[:-1], m, m)
-    out[..., i, j] = upper
-    return out - out.mT
+    return _matrices(_wedge(_planes(a), _planes(b)), a.shape[-1])
 
 
 def areas_given(w: Tensor, h: Tensor, z: Tensor, roots: Tensor) -> Tensor:
@@ -79,10 +70,9 @@ def areas_given(w: Tensor, h: Tensor, z: Tensor, roots: Tensor) -> Tensor:
     Returns:
         Shape (*, m, m).
     """
-    m = w.shape[-1]
-    spread = antisymmetric(z[..., m:], m) * (roots.square() * _REST)[..., None]
-    bent = w + z[..., :m] * (roots * _MODE)
-    return wedge(h, bent) + spread
+    m, root, normals = w.shape[-1], _planes(roots), _planes(z)
+    bent = _planes(w) + normals[:m] * (root * _MODE)
+    return _matrices(_wedge(_planes(h), bent) + normals[m:] * (root.square() * _REST), m)
 
 
 def chen(w: Tensor, areas: Tensor) -> Tensor:
@@ -97,9 +87,38 @@ def chen(w: Tensor, areas: Tensor) -> Tensor:
     Returns:
         Shape (B, m, m).
     """
-    while len(w) > 1:
-        n = len(w) // 2 * 2
-        first, second = w[:n:2], w[1:n:2]
-        joined = areas[:n:2] + areas[1:n:2] + wedge(first, second) * 0.5
-        w, areas = torch.cat((first + second, w[n:])), torch.cat((joined, areas[n:]))
-    return areas[0]
+    if len(w) == 1:
+        return areas[0]
+    m, (i, j) = w.shape[-1], _pairs(w.shape[-1], w.device)
+    w, upper = _planes(w), areas[..., i, j].movedim(-1, 0)
+    while w.shape[1] > 1:
+        n = w.shape[1] // 2 * 2
+        first, second = w[:, :n:2], w[:, 1:n:2]
+        joined = upper[:, :n:2] + upper[:, 1:n:2] + _wedge(first, second) * 0.5
+        w, upper = torch.cat((first + second, w[:, n:]), 1), torch.cat((joined, upper[:, n:]), 1)
+    return _matrices(upper[:, 0], m)
+
+
+def _planes(v: Tensor) -> Tensor:
+    """The elements of vectors (*, m) apart, (m, *): noises are few and samples many, and loops run along the last."""
+    return v.movedim(-1, 0).contiguous()
+
+
+def _pairs(m: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """I and j of the pairs i < j, row by row."""
+    i, j = torch.triu_indices(m, m, 1, device=device)
+    return i, j
+
+
+def _wedge(a: Tensor, b: Tensor) -> Tensor:
+    """Of the pairs i < j, from planes."""
+    i, j = _pairs(len(a), a.device)
+    return a[i] * b[j] - a[j] * b[i]
+
+
+def _matrices(upper: Tensor, m: int) -> Tensor:
+    """The antisymmetric matrices (*, m, m) with these planes above the diagonal."""
+    i, j = _pairs(m, upper.device)
+    out = upper.new_zeros(m, m, *upper.shape[1:])
+    out[i, j], out[j, i] = upper, -upper
+    return out.movedim((0, 1), (-2, -1))

@@ -176,6 +176,8 @@ class BrownianGrid(GridPath):
         self.keys = Keys.of(seed, paths, self.shape[0], device).values
         self._dtype = dtype
         self._roots = torch.tensor(self._readings, dtype=torch.float64).diff().abs().sqrt().to(self.keys.device)
+        numbers = math.prod(self.shape[1:]) ** (2 if levy == "full" else 1)
+        self._block = max(2, _BLOCK_NORMALS // max(1, self.shape[0] * numbers) // 2 * 2)
         self._drawn: dict[int, tuple[int, Tensor]] = {}  # stream -> (first interval, what a block of them drew)
 
     @classmethod
@@ -184,33 +186,33 @@ class BrownianGrid(GridPath):
         return cls(shape, seed=seed, times=grid, **options)  # type: ignore[arg-type]
 
     def fine(self, i: int, j: int) -> Tensor:
-        return self._normals(i, j, random.STREAM_GRID, self.shape[1:]) * self._column(i, j)
+        return self._held(i, j, random.STREAM_GRID)
 
     def fine_levy(self, i: int, j: int) -> Tensor:
         if self.levy == "none":
             raise self.unknown("space-time")
-        return self._normals(i, j, random.STREAM_GRID_LEVY, self.shape[1:]) * self._column(i, j, TWELFTH)
+        return self._held(i, j, random.STREAM_GRID_LEVY)
 
     def fine_area(self, i: int, j: int) -> Tensor:
         if self.levy != "full":
             raise self.unknown("full")
-        z = self._normals(i, j, random.STREAM_GRID_AREA, (area.count(self.shape[1:]),))
-        return area.areas_given(self.fine(i, j), self.fine_levy(i, j), z, self._column(i, j))
+        return self._held(i, j, random.STREAM_GRID_AREA)
 
-    def _column(self, i: int, j: int, factor: float = 1.0) -> Tensor:
-        """√h of the intervals times a factor, to multiply their normals."""
-        return (factor * self._roots[i:j]).to(self._dtype).reshape(-1, *(1,) * len(self.shape))
-
-    def _normals(self, i: int, j: int, stream: int, event: Shape) -> Tensor:
-        """Of the intervals i … j−1, by way of the block that they lie in."""
-        rows = max(1, self.shape[0] * math.prod(event))
-        size = max(2, _BLOCK_NORMALS // rows // 2 * 2)
-        first = i - i % size
-        if j > first + size:
-            return self._draw(i, j, stream, event)
+    def _held(self, i: int, j: int, stream: int) -> Tensor:
+        """From the block in which the intervals lie, if one block holds them all."""
+        first = i - i % self._block
+        if j > first + self._block:
+            return self._draw(i, j, stream)
         if stream not in self._drawn or self._drawn[stream][0] != first:
-            self._drawn[stream] = first, self._draw(first, min(first + size, len(self._roots)), stream, event)
+            self._drawn[stream] = first, self._draw(first, min(first + self._block, len(self._roots)), stream)
         return self._drawn[stream][1][i - first : j - first]
 
-    def _draw(self, i: int, j: int, stream: int, event: Shape) -> Tensor:
-        return random.normals(self.keys, event, stream=stream, start=i, count=j - i, dtype=self._dtype)
+    def _draw(self, i: int, j: int, stream: int) -> Tensor:
+        """W, H or A of the intervals i … j−1, by their stream."""
+        event = (area.count(self.shape[1:]),) if stream == random.STREAM_GRID_AREA else self.shape[1:]
+        z = random.normals(self.keys, event, stream=stream, start=i, count=j - i, dtype=self._dtype)
+        factor = TWELFTH if stream == random.STREAM_GRID_LEVY else 1.0
+        roots = (factor * self._roots[i:j]).to(self._dtype).reshape(-1, *(1,) * len(self.shape))
+        if stream == random.STREAM_GRID_AREA:
+            return area.areas_given(self.fine(i, j), self.fine_levy(i, j), z, roots)
+        return z.mul_(roots)
