@@ -8,7 +8,7 @@ To add one: put the slip beside what is right, name the trap in :data:`TRAPS`, a
 
 from __future__ import annotations
 
-from mutants import flows, generator, langevin, paths, samplers, surroundings
+from mutants import flows, generator, langevin, paths, samplers, surroundings, weak
 from mutants.base import Check, Mutant
 
 __all__ = ["TRAPS", "ZOO", "Check", "Mutant"]
@@ -20,6 +20,7 @@ ZOO: list[Mutant] = [
     *paths.MUTANTS,
     *langevin.MUTANTS,
     *surroundings.MUTANTS,
+    *weak.MUTANTS,
 ]
 
 TRAPS = """
@@ -33,6 +34,7 @@ DDIM without rho; last noise dropped; noise off by 2 %; one z in two steps; nois
 Jacobian transposed; Milstein element by element; Milstein without -h; Milstein of the wrong sign;
 mixed integrals forgotten; order 1 without areas; area of the wrong sign; area forgotten;
 sign of beta2 in SRA1; sign of beta2 in SRA2; sign of beta2 in SRA3; sign of a beta in SRI;
+two-point variables forgotten; sign of beta4 in RI6; beta3 forgotten;
 H scaled by the root of 3; Z independent of W; H not reflected; I_(1,0) for H; three-point variables off;
 Ito taken for Stratonovich; divergence dropped;
 sqrt(eps) for sqrt(2 eps); conventions of gamma mixed; proposal density forgotten
