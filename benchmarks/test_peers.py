@@ -10,6 +10,7 @@ from torch import Tensor
 
 import sdekit as sk
 from benchmarks.contests import Call, Contest, Make, Setting, rows
+from sdekit.interop.brownian_interval import BrownianInterval
 
 
 class OU(torch.nn.Module):
@@ -46,6 +47,25 @@ def torchsde_euler(known_step: bool) -> Make:
     return make
 
 
+def torchsde_on_our_path(known_step: bool) -> Make:
+    """torchsde's Euler–Maruyama on a path of ours, and on its own."""
+
+    def make(s: Setting) -> tuple[Call, Call]:
+        import torchsde
+
+        x, dt, sde = s.state(), 1.0 / s.steps, OU()
+        ts = torch.tensor([0.0, 1.0], dtype=s.dtype, device=s.device)
+        step = {"dt": dt} if known_step else {}
+
+        def run(kind: Any, **options: Any) -> None:
+            bm = kind(0.0, 1.0, tuple(x.shape), dtype=s.dtype, device=s.device, **step, **options)
+            torchsde.sdeint(sde, x, ts, bm=bm, method="euler", dt=dt)
+
+        return lambda: run(BrownianInterval.seeded, seed=0), lambda: run(torchsde.BrownianInterval)
+
+    return make
+
+
 def fixed_grid(ours: str, theirs: str) -> Make:
     """A Runge–Kutta method on the linear ODE dx = −x dt."""
 
@@ -72,6 +92,14 @@ SDE_CONTESTS = [
     Contest(_SDE, "torchsde dt", torchsde_euler(True), (64, 3072), steps=20, needs="torchsde", full=True),
 ]
 
+_PATH = "torchsde on our path"
+
+# The same loop on either side: what differs is the Brownian motion.
+PATH_CONTESTS = [
+    Contest(_PATH, "torchsde dt", torchsde_on_our_path(True), (1000, 1), steps=100, target=0.7, needs="torchsde"),
+    Contest(_PATH, "torchsde", torchsde_on_our_path(False), (1000, 1), steps=100, needs="torchsde", full=True),
+]
+
 # Add a method here: our name, torchdiffeq's. It becomes a row once it is registered.
 ODE_METHODS = [("euler", "euler"), ("midpoint", "midpoint"), ("heun", "heun2"), ("rk4", "rk4"), ("dopri5", "dopri5")]
 
@@ -83,6 +111,6 @@ ODE_CONTESTS = [
 ]
 
 
-@pytest.mark.parametrize("contest", rows(SDE_CONTESTS + ODE_CONTESTS))
+@pytest.mark.parametrize("contest", rows(SDE_CONTESTS + PATH_CONTESTS + ODE_CONTESTS))
 def test_peer(timed: Any, contest: Contest, dtype: torch.dtype, device: torch.device) -> None:
     contest.hold(timed, dtype, device)

@@ -129,6 +129,39 @@ def test_areas_pass_through():
     assert torch.isfinite(states).all()
 
 
+class Rotations(torch.nn.Module):
+    """dX = A₁X∘dW¹ + A₂X∘dW², which do not commute."""
+
+    noise_type, sde_type = "general", "stratonovich"
+    columns = torch.tensor([[[0.0, 1.0], [0.5, 0.0]], [[0.7, 0.0], [0.2, -0.7]]], dtype=torch.float64)
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        return 0.0 * y
+
+    def g(self, t: Tensor, y: Tensor) -> Tensor:
+        return torch.einsum("mij,bj->bim", self.columns, y)
+
+
+@pytest.mark.parametrize("sign", [1.0, 0.0, -1.0])
+def test_areas_raise_the_order_and_a_wrong_sign_lowers_it(sign):
+    """``log_ode`` from 8 to 64 steps, seen from 512: the error falls by 6.2; without A by √8, with −A by 2.5."""
+    path = sk.BrownianGrid((300, 2), steps=512, seed=3, levy="full")
+    right, x = BrownianInterval(path), torch.ones(300, 2, dtype=torch.float64)
+
+    def turned(ta, tb, return_A=False):
+        w, area = right(ta, tb, return_A=True)
+        return w, sign * area
+
+    slip = {"shape": right.shape, "levy_area_approximation": "foster", "__call__": staticmethod(turned)}
+    ts = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    finest, rough, fine = (
+        torchsde.sdeint(Rotations(), x, ts, bm=bm, method="log_ode", dt=1.0 / n)[-1].detach()
+        for bm, n in ((right, 512), (type("Turned", (), slip)(), 8), (type("Turned", (), slip)(), 64))
+    )
+    ratio = float(((rough - finest).square().mean() / (fine - finest).square().mean()).sqrt())
+    assert (ratio > 4.5) == (sign == 1.0), ratio
+
+
 def test_times_that_were_added_up_in_float32_mean_nodes():
     """1,000 additions of 1e-3 miss the end by 1e-5; every step has its own increment all the same, once."""
     bm = BrownianInterval.seeded(0.0, 1.0, (4, 1), seed=2, dt=1e-3)

@@ -137,6 +137,7 @@ REVERSED = sk.BrownianGrid((2, 2), 0.0, 1.0, 4)
         (lambda x: final(x, noise=1, paths=[1, 2, 3]), r"3 entries for 2 samples"),
         (lambda x: final(x, noise=1, end="exact-linear", paths=[1, 2, 3]), r"3 entries for 2 samples"),
         (lambda x: final(x, paths=[0.5, 1.0]), r"Seeds in paths= must be whole numbers.*got \[0\.5, 1\.0\]"),
+        (lambda x: final(x, paths=torch.ones(2, 1).long()), r"Seeds in paths= must be whole numbers, one per sample"),
         (lambda x: final(x, noise=[1, 2]), r"torch\.Generator for every sample; got int.*paths=seeds"),
         (lambda x: final(x, noise=[generator(0)] * 2, paths=[0, 1]), r"leave nothing for paths="),
         (lambda x: final(x, noise="7"), r"noise must be a seed.*got str: '7'"),
@@ -169,4 +170,5 @@ def test_a_deterministic_run_needs_none_and_may_be_given_some():
 
 def test_keys_are_those_of_path_0():
     assert Keys.of(None, SEEDS).values.tolist() == [int(Keys.of(seed, [0]).values) for seed in SEEDS]
+    assert torch.equal(Keys.of(None, torch.tensor([7, -1])).values, Keys.of(None, [7, 2**64 - 1]).values)
     assert Keys.of(None, []).values.shape == (0,)
