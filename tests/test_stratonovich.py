@@ -18,6 +18,7 @@ import sdekit as sk
 from sdekit import problems
 from sdekit.calculus import Converted, noise_drift
 from sdekit.dynamics import GeneralSDE
+from sdekit.steppers import Step
 from sdekit.steppers.coefficients import vector
 from sdekit.steppers.stratonovich import TABLEAUS, StratonovichRungeKutta, StratonovichTableau
 from sdekit.verify import linear_errors
@@ -259,6 +260,47 @@ def test_a_forgotten_correction_does_not_converge(forgotten):
     right = replace(problem, sde=sk.to_stratonovich(problem.sde))
     errors = partial(linear_errors, stepper="heun-strat", steps=128)
     assert errors(wrong).weak > 0.05 > errors(right).weak
+
+
+# --- the reversible method ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", ["none", "general", "diagonal"])
+def test_the_reversible_method_steps_back(noise):
+    """200 steps there and back, to round-off; the same with one increment changed is seen."""
+    sde = sk.sde(drift, {"general": columns, "diagonal": elementwise}.get(noise), noise, "stratonovich")
+    stepper, steps, m = sk.ReversibleHeun(), 200, {"general": 2}.get(noise, 3)
+    x, times = 0.3 * randn(4, 3), np.linspace(0.0, 0.3, steps + 1).tolist()
+    kicks = randn(steps, 4, m) * (0.3 / steps) ** 0.5
+    drawn = [None if noise == "none" else sk.Increment(w) for w in kicks]
+
+    def returned(after: list[sk.Increment | None]) -> Tensor:
+        state = Step(x)
+        for k, increment in enumerate(drawn):
+            state = stepper.step(sde, times[k], times[k + 1], state.x, increment, state.memory)
+        for k in reversed(range(steps)):
+            state = stepper.back(sde, times[k], times[k + 1], state, after[k])
+        return state.x
+
+    assert float((returned(drawn) - x).abs().max()) < 1e-11
+    if noise != "none":
+        other = [*drawn[:100], sk.Increment(1.001 * kicks[100]), *drawn[101:]]
+        assert float((returned(other) - x).abs().max()) > 1e-6
+
+
+@pytest.mark.parametrize("h", [0.25, 0.5])
+def test_the_reversible_method_has_the_eigenvalues_of_its_docstring(h):
+    """x, x̂ and f̂ = μ x̂ on ẋ = μ x, as a map of (x, x̂)."""
+    mu, stepper = -3.0, sk.ReversibleHeun()
+    field = sk.sde(lambda t, x: mu * x)
+    columns = []
+    for x, hat in ((1.0, 0.0), (0.0, 1.0)):
+        start = torch.tensor([[hat]], dtype=torch.float64)
+        end = stepper.step(field, 0.0, h, torch.tensor([[x]]).double(), None, (start, mu * start, None))
+        columns.append([float(end.x), float(end.memory[0])])
+    found = np.sort(np.linalg.eigvals(np.array(columns).T))
+    root = (1 + (mu * h) ** 2) ** 0.5
+    np.testing.assert_allclose(found, np.sort([mu * h - root, mu * h + root]), rtol=1e-12)
 
 
 # --- adaptive steps -------------------------------------------------------------------------------

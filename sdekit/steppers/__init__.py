@@ -20,6 +20,7 @@ from sdekit.steppers.platen_weak import PlatenWeak2
 from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.registry import STEPPERS, TABLEAUS
+from sdekit.steppers.reversible_heun import ReversibleHeun
 from sdekit.steppers.runge_kutta import RK4, Euler, Heun
 from sdekit.steppers.sa_solver import SASolver
 from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
@@ -83,6 +84,7 @@ __all__ = [
     "PredictorCorrector",
     "Prepared",
     "ReverseDiffusion",
+    "ReversibleHeun",
     "Row",
     "SASolver",
     "SDEDPMpp1",

@@ -26,6 +26,7 @@ from sdekit.steppers.milstein import Milstein
 from sdekit.steppers.platen_weak import PlatenWeak2
 from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
+from sdekit.steppers.reversible_heun import ReversibleHeun
 from sdekit.steppers.runge_kutta import RK4, Euler, ExplicitRungeKutta, Heun, Tableau
 from sdekit.steppers.sa_solver import SASolver
 from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
@@ -41,7 +42,7 @@ from sdekit.steppers.weak_runge_kutta import DRI1, RI6, WeakTableau
 _FAMILIES: tuple[type[Family], ...] = (ERSDE, DEIS, ETDAB, UniPC, VAB, VABM)
 _ALL: tuple[type[Stepper], ...] = (
     *(EulerMaruyama, Milstein, SRA1, SRI1W1, Euler, Heun, RK4, ExactLinear),
-    *(EulerHeun, HeunStratonovich, MidpointStratonovich, SEA, ShARK, SlowRK, SPaRK),
+    *(EulerHeun, HeunStratonovich, MidpointStratonovich, SEA, ShARK, SlowRK, SPaRK, ReversibleHeun),
     *(PlatenWeak2, RI6, DRI1),
     *(DDIM, DDPM, DDPMBeta, AncestralVE, ReverseDiffusion, EDMEuler, EDMHeun),
     *(DPM1, DPM2, DPM3, DPMpp2S, DPMpp3S, DPMpp2M, DPMpp3M),

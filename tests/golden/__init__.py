@@ -68,6 +68,7 @@ GOLDEN: dict[str, Golden] = {
     "platen-weak2": step_method(step_methods.platen_weak2, stochastic=True),
     "ri6": step_method(step_methods.platen_weak2, stochastic=True),  # with additive noise they coincide
     "dri1": step_method(step_methods.dri1, stochastic=True),
+    "reversible-heun": step_method(step_methods.reversible_heun, stochastic=True),
     "euler": step_method(step_methods.euler, stochastic=False),
     "heun": step_method(step_methods.heun, stochastic=False),
     "rk4": step_method(step_methods.rk4, stochastic=False),

@@ -154,6 +154,17 @@ def dri1(f, kick, times, x):
     return x
 
 
+def reversible_heun(f, kick, times, x):
+    """Kidger, Foster, Li and Lyons 2021, Algorithm 1: a second state, from which the fields are seen."""
+    other = x
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, (W, _) = t - s, normals(kick, k, t - s)
+        first = f(s, other)
+        other = 2 * x - other + h * first + W(s)
+        x = x + h / 2 * (first + f(t, other)) + (W(s) + W(t)) / 2
+    return x
+
+
 def euler(f, kick, times, x):
     """Euler 1768."""
     for s, t in pairwise(times):
