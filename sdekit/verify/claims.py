@@ -122,7 +122,7 @@ class Claim:
             ladders = [_LADDERS["noisy"]]  # a start of order one, and steps of half the range of λ, show up to there
         if self.method in ("affine", "flow"):
             # Single-step methods of high order reach round-off early.
-            early = self.declared > 2.0 and not planned
+            early = self.declared > 3.0 and not planned
             ladders = [_BEFORE_ROUND_OFF] if early else [*ladders, _HALF_OCTAVES, _FINE]
             ladders += [_FINEST] if noisy else []
         if self.jagged:
