@@ -2,8 +2,8 @@ r"""Adaptive steps, for every sample by itself, on a tree.
 
 The interval is cut dyadically: a sample stands at a whole number p of the finest steps, the ticks, and takes $2^j$ of
 them, where $2^j$ divides p. So a step that was taken back is followed by its halves: the path is seen again where it
-was seen before, and the increments keep their law although they decide about the steps [foster2023adaptive]. Times are never
-accumulated, and a sample takes the same steps alone as among others.
+was seen before, and the increments keep their law although they decide about the steps [foster2023adaptive]. Times are
+never accumulated, and a sample takes the same steps alone as among others.
 
 Between the ends of its steps a sample is looked at by a step of its own, from the start of the step that passes the
 time: it sees the path there, and the steps that follow are what they were.
@@ -31,7 +31,7 @@ from sdekit.solution import Status
 from sdekit.steppers import registry
 from sdekit.steppers.base import EmbeddedMethod, Stepper
 
-_LOOK_EVERY = {"cpu": 1}  # attempts between looks at who has arrived
+_LOOK_EVERY = {"cpu": 4}  # attempts between looks at who has arrived
 _LOOK_ELSEWHERE = 16  # where each makes the host wait
 
 
@@ -65,11 +65,11 @@ class _Travellers:
     x: Tensor
     place: Tensor  # in ticks, int64
     wanted: Tensor  # ticks of the next step, float64
-    last: Tensor  # errors of the two steps that were accepted last
+    last: Tensor  # log e of the two steps that were accepted last
     older: Tensor
     due: Tensor  # which of the times asked for comes next
+    attempts: Tensor
     accepted: Tensor
-    rejected: Tensor
     status: Tensor
 
     @classmethod
@@ -79,7 +79,8 @@ class _Travellers:
         ones = torch.ones(count, dtype=torch.float64, device=x.device)
         fine = torch.full((count,), Status.SUCCESS, dtype=torch.int8, device=x.device)
         numbers = torch.arange(count, device=x.device)
-        return cls(numbers, x, zeros, ones * wanted, ones, ones, zeros, zeros, zeros, fine)
+        nothing = torch.zeros_like(ones)
+        return cls(numbers, x, zeros, ones * wanted, nothing, nothing, zeros, zeros, zeros, fine)
 
     def select(self, rows: Tensor) -> _Travellers:
         return _Travellers(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -163,47 +164,51 @@ class Journey:
         status, going = on.status, self._going(on)
         if late:
             status = torch.where(going, int(Status.TIME_LIMIT), status)
-        spent = on.accepted + on.rejected >= self.max_steps
+        spent = on.attempts >= self.max_steps
         status = torch.where(going & spent, int(Status.STEP_LIMIT), status)
         return torch.where(going & (on.wanted < 1.0), int(Status.STEP_UNDERFLOW), status).to(torch.int8)
 
     def _attempt(self, on: _Travellers, walk: Walk) -> list[_View]:
         """One attempt of every row, and what it passed; a row that has ended repeats what it did, to no effect."""
         going = self._going(on)
-        place = torch.where(on.place < self.ticks, on.place, 0)
-        fits = torch.where(place == 0, self.ticks, place & -place)
-        step = torch.minimum(_power_below(on.wanted.clamp(1.0, float(self.ticks))), fits)
+        place = on.place & (self.ticks - 1)  # those at the end are sent to the start
+        # The largest power of two that divides the place; none divides the start.
+        fits = place.bitwise_and(-place).masked_fill_(place == 0, self.ticks)
+        log_step = torch.minimum(_log2(on.wanted.clamp(1.0, float(self.ticks))), _log2(fits.double()))
+        step = torch.bitwise_left_shift(torch.ones_like(place), log_step)
         start, end = self._clock(place), self._clock(place + step)
-        drawn = self._drawn(walk, place, step) if self.sde.noise_type != "none" else None
+        drawn = self._drawn(walk, place, log_step) if self.sde.noise_type != "none" else None
         after, error = self._step(start, end, on.x, drawn)
-        accept = going & (error <= 1.0)
+        accept = going & (error <= 0.0)
         order = self.stepper.estimate_order(self.sde.noise_type)
         factor = self.controller.factor((error, on.last, on.older), accept, order)
         on.due, views = self._look(on, accept, start, end) if self.times else (on.due, [])
         on.x = torch.where(accept.reshape(-1, *(1,) * (after.ndim - 1)), after, on.x)
-        on.wanted = torch.where(going, step * factor, on.wanted)
-        on.older, on.last = torch.where(accept, on.last, on.older), torch.where(accept, error, on.last)
-        on.place = on.place + step * accept
-        on.accepted, on.rejected = on.accepted + accept, on.rejected + (going & ~accept)
+        on.wanted = torch.where(going, factor.mul_(step), on.wanted)
+        if self.controller.derivative:
+            on.older = torch.where(accept, on.last, on.older)
+        on.last = torch.where(accept, error, on.last)
+        on.place = torch.addcmul(on.place, step, accept.long())
+        on.attempts, on.accepted = on.attempts + going, on.accepted + accept
         return views
 
     def _clock(self, place: Tensor) -> Tensor:
         """The time of a place, in a clock that runs forwards; exact at both ends."""
         low, high = (-self.tree.t1, -self.tree.t0) if self.backwards else (self.tree.t0, self.tree.t1)
-        part = place.double() / self.ticks
-        return torch.lerp(torch.full_like(part, low), torch.full_like(part, high), part)
+        part = place.double().mul_(1.0 / self.ticks)
+        return torch.lerp(part.new_full((), low), part.new_full((), high), part)
 
-    def _drawn(self, walk: Walk, place: Tensor, step: Tensor) -> Increment:
+    def _drawn(self, walk: Walk, place: Tensor, log_step: Tensor) -> Increment:
         """What the path does over the steps."""
-        index = place // step
+        index = place >> log_step
         if self.backwards:
-            index = self.ticks // step - 1 - index
-        increment = walk.step(self.tree.depth - _log2(step), index)
+            index = (self.ticks >> log_step) - 1 - index
+        increment = walk.step(self.tree.depth - log_step, index)
         return increment.reflected() if self.backwards else increment
 
     def _step(self, start: Tensor, end: Tensor, x: Tensor, drawn: Increment | None) -> tuple[Tensor, Tensor]:
-        """The states after the steps, and the errors in units of the tolerance."""
-        local = LocalTime(Reflected(self.sde) if self.backwards else self.sde, start, end)
+        """The states after the steps, and the logarithms of their errors in units of the tolerance."""
+        local = LocalTime(Reflected(self.sde) if self.backwards else self.sde, start, end, x)
         increment = None if drawn is None else local.scaled(drawn.to(x.dtype))
         after, estimate = self.stepper.pair(local, 0.0, 1.0, x, increment)
         return after, self.controller.error(estimate, x, after)
@@ -236,21 +241,16 @@ class Journey:
 
     def _arrival(self, groups: list[_Travellers], views: list[_View], attempts: int) -> Arrival:
         order = torch.cat([group.sample for group in groups]).argsort()
-        x, status, accepted, rejected = (
+        x, status, tried, accepted = (
             torch.cat([getattr(group, name) for group in groups])[order]
-            for name in ("x", "status", "accepted", "rejected")
+            for name in ("x", "status", "attempts", "accepted")
         )
-        return Arrival(self._between(views, x), x, status, attempts, accepted, rejected)
+        return Arrival(self._between(views, x), x, status, attempts, accepted, tried - accepted)
 
 
 def _log2(x: Tensor) -> Tensor:
     """The whole part of log₂ x, exactly: the exponent of a double."""
-    return torch.frexp(x.double()).exponent.long() - 1
-
-
-def _power_below(x: Tensor) -> Tensor:
-    """The largest power of two that is not above x, int64."""
-    return torch.bitwise_left_shift(torch.ones_like(x, dtype=torch.int64), _log2(x))
+    return torch.frexp(x).exponent.long().sub_(1)
 
 
 def journey(

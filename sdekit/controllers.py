@@ -18,6 +18,7 @@ References: [soderlind2003]; [ilie2015] for the exponents of SDEs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -25,6 +26,8 @@ import torch
 from torch import Tensor
 
 from sdekit.errors import SdekitError
+
+_LARGEST = 23.0  # of |log e|: beyond 1e10 a step is as good, or as bad, as any
 
 
 @final
@@ -72,17 +75,18 @@ class PID:
             raise SdekitError(f"The first step must be longer than zero; got first = {self.first:g}.")
 
     def error(self, estimate: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """E of every sample, float64 of shape (B,); infinite where something is not finite."""
+        """Log e of every sample, float64 of shape (B,), in −23 … 23; the largest where something is not finite."""
         scale = torch.maximum(before.abs(), after.abs()).mul_(self.rtol).add_(self.atol)
         parts = (estimate / scale).flatten(1)
-        rms = torch.linalg.vector_norm(parts, dim=1).double() / parts.shape[1] ** 0.5
-        return rms.nan_to_num(torch.inf, torch.inf)
+        log = torch.linalg.vector_norm(parts, dim=1).double().log_().sub_(0.5 * math.log(parts.shape[1]))
+        bounded: Tensor = log.nan_to_num_(_LARGEST).clamp_(-_LARGEST, _LARGEST)
+        return bounded
 
     def factor(self, errors: tuple[Tensor, Tensor, Tensor], accepted: Tensor, order: float) -> Tensor:
         """What the step is to be multiplied by.
 
         Args:
-            errors: e of this step and of the two that were accepted before.
+            errors: log e of this step and of the two that were accepted before.
             accepted: Which samples accept this step.
             order: k.
 
@@ -90,9 +94,10 @@ class PID:
             float64 tensor of shape (B,).
         """
         p, i, d = self.proportional, self.integral, self.derivative
-        now, last, older = (e.clamp(1e-10, 1e10).log() for e in errors)
-        smooth = (p + i + d) * now - (p + 2.0 * d) * last + d * older
-        # Powers by exp and log: torch.pow has other last bits in another batch. A rejected step is as long as e says.
-        exponent = torch.where(accepted, smooth, now)
-        factor = exponent.mul(-1.0 / order).exp().mul(self.safety)
-        return torch.where(accepted, factor, factor.clamp(max=self.safety)).clamp(self.shrink, self.grow)
+        now, last, older = errors
+        smooth = torch.sub(now * (p + i + d), last, alpha=p + 2.0 * d)
+        if d:
+            smooth.add_(older, alpha=d)
+        # Powers by exp: torch.pow has other last bits in another batch. A rejected step is as long as its e says.
+        factor = torch.where(accepted, smooth, now).mul_(-1.0 / order).exp_().mul_(self.safety)
+        return factor.clamp_(self.shrink, self.grow)

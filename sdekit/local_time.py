@@ -12,7 +12,6 @@ W and H are divided by √h, an area by h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -20,55 +19,45 @@ from torch import Tensor
 
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
-from sdekit.typing import Calculus, Direction, NoiseType, Time, along
+from sdekit.typing import Calculus, Direction, NoiseType, Time
 
 
 @final
-@dataclass(frozen=True)
 class LocalTime:
     """An SDE in the time u of a step [start, end], which each sample has for itself.
 
-    Attributes:
+    Args:
         sde: The dynamics, in a clock that runs forwards.
         start: Where the steps begin, float64 of shape (B,).
         end: Where they end.
+        x: A state; fields are scaled in its type.
     """
 
-    sde: SDE
-    start: Tensor
-    end: Tensor
+    direction: Direction = "increasing"
 
-    @property
-    def noise_type(self) -> NoiseType:
-        return self.sde.noise_type
-
-    @property
-    def calculus(self) -> Calculus:
-        return self.sde.calculus
-
-    @property
-    def direction(self) -> Direction:
-        return "increasing"
-
-    @property
-    def length(self) -> Tensor:
-        """H of every sample."""
-        return self.end - self.start
+    def __init__(self, sde: SDE, start: Tensor, end: Tensor, x: Tensor) -> None:
+        self._sde, self._start, self._end = sde, start, end
+        self.noise_type: NoiseType = sde.noise_type
+        self.calculus: Calculus = sde.calculus
+        # Made once: a step asks for them at every stage, and small states pay for every operation.
+        self._h = (end - start).to(x.dtype).reshape(-1, *(1,) * (x.ndim - 1))
+        self._root = self._h.sqrt()
 
     def at(self, u: Time) -> Tensor:
         """The times of u; the ends are themselves, for a sum may be rounded past one."""
-        return torch.lerp(self.start, self.end, u)
+        if isinstance(u, float) and u in (0.0, 1.0):
+            return self._end if u else self._start
+        return torch.lerp(self._start, self._end, u)
 
     def drift(self, u: Time, x: Tensor) -> Tensor:
-        f = self.sde.drift(self.at(u), x)
-        return f * along(self.length, f)
+        return self._sde.drift(self.at(u), x) * self._h
 
     def diffusion(self, u: Time, x: Tensor) -> Tensor:
-        g = self.sde.diffusion(self.at(u), x)
-        return g * along(self.length.sqrt(), g)
+        g = self._sde.diffusion(self.at(u), x)
+        return g * (self._root if g.ndim == self._root.ndim else self._root[..., None])
 
     def scaled(self, increment: Increment) -> Increment:
         """An increment over the steps, as one over [0, 1]."""
-        root = self.length.rsqrt()
         w, h = increment.w, increment.space_time
-        return Increment(w * along(root, w), None if h is None else h * along(root, h))
+        root = self._root.reshape(-1, *(1,) * (w.ndim - 1))
+        return Increment(w / root, None if h is None else h / root)
