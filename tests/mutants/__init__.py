@@ -8,7 +8,7 @@ To add one: put the slip beside what is right, name the trap in :data:`TRAPS`, a
 
 from __future__ import annotations
 
-from mutants import flows, generator, langevin, paths, samplers, surroundings, weak
+from mutants import areas, flows, generator, langevin, paths, samplers, surroundings, weak
 from mutants.base import Check, Mutant
 
 __all__ = ["TRAPS", "ZOO", "Check", "Mutant"]
@@ -18,6 +18,7 @@ ZOO: list[Mutant] = [
     *generator.MUTANTS,
     *samplers.MUTANTS,
     *paths.MUTANTS,
+    *areas.MUTANTS,
     *langevin.MUTANTS,
     *surroundings.MUTANTS,
     *weak.MUTANTS,
@@ -35,7 +36,9 @@ Jacobian transposed; Milstein element by element; Milstein without -h; Milstein 
 mixed integrals forgotten; order 1 without areas; area of the wrong sign; area forgotten;
 sign of beta2 in SRA1; sign of beta2 in SRA2; sign of beta2 in SRA3; sign of a beta in SRI;
 two-point variables forgotten; sign of beta4 in RI6; beta3 forgotten;
-H scaled by the root of 3; Z independent of W; H not reflected; I_(1,0) for H; three-point variables off;
+H scaled by the root of 3; Z independent of W; H not reflected; I_(1,0) for H;
+H and W exchanged; mean of the variance for the variance; variance without H; covariance of pairs forgotten;
+one normal for all pairs; three-point variables off;
 Ito taken for Stratonovich; divergence dropped;
 sqrt(eps) for sqrt(2 eps); conventions of gamma mixed; proposal density forgotten
 """
