@@ -15,7 +15,9 @@ from sdekit.steppers.exact import ExactLinear
 from sdekit.steppers.langevin import ULA, AnnealedLangevin
 from sdekit.steppers.metropolis import MALA
 from sdekit.steppers.milstein import Milstein
+from sdekit.steppers.milstein_general import MilsteinCommutative, MilsteinGeneral
 from sdekit.steppers.plan import Plan, PlannedStepper, Row
+from sdekit.steppers.platen import MilsteinFree, Platen15
 from sdekit.steppers.platen_weak import PlatenWeak2
 from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
@@ -27,8 +29,8 @@ from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
 from sdekit.steppers.seeds import SEEDS2, SEEDS3
 from sdekit.steppers.shark import SEA, ShARK
 from sdekit.steppers.sigma_midpoint import SigmaMidpoint
-from sdekit.steppers.sra import SRA1
-from sdekit.steppers.sri import SRI1W1
+from sdekit.steppers.sra import SOSRA, SRA1, SRA3
+from sdekit.steppers.sri import SOSRI, SRI1W1, SRI2W1
 from sdekit.steppers.stratonovich import EulerHeun, HeunStratonovich, MidpointStratonovich, SlowRK, SPaRK
 from sdekit.steppers.unipc import UniPC
 from sdekit.steppers.weak_runge_kutta import DRI1, RI6
@@ -49,8 +51,12 @@ __all__ = [
     "SEA",
     "SEEDS2",
     "SEEDS3",
+    "SOSRA",
+    "SOSRI",
     "SRA1",
+    "SRA3",
     "SRI1W1",
+    "SRI2W1",
     "STEPPERS",
     "TABLEAUS",
     "ULA",
@@ -77,9 +83,13 @@ __all__ = [
     "MetropolisCorrector",
     "MidpointStratonovich",
     "Milstein",
+    "MilsteinCommutative",
+    "MilsteinFree",
+    "MilsteinGeneral",
     "Multistep",
     "Plan",
     "PlannedStepper",
+    "Platen15",
     "PlatenWeak2",
     "PredictorCorrector",
     "Prepared",

@@ -23,6 +23,8 @@ from sdekit.steppers.family import Family
 from sdekit.steppers.langevin import ULA, AnnealedLangevin
 from sdekit.steppers.metropolis import MALA
 from sdekit.steppers.milstein import Milstein
+from sdekit.steppers.milstein_general import MilsteinCommutative, MilsteinGeneral
+from sdekit.steppers.platen import MilsteinFree, Platen15
 from sdekit.steppers.platen_weak import PlatenWeak2
 from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
@@ -33,15 +35,16 @@ from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
 from sdekit.steppers.seeds import SEEDS2, SEEDS3
 from sdekit.steppers.shark import SEA, ShARK
 from sdekit.steppers.sigma_midpoint import SigmaMidpoint
-from sdekit.steppers.sra import SRA1, SRATableau
-from sdekit.steppers.sri import SRI1W1, SRITableau
+from sdekit.steppers.sra import SOSRA, SRA1, SRA3, SRATableau
+from sdekit.steppers.sri import SOSRI, SRI1W1, SRI2W1, SRITableau
 from sdekit.steppers.stratonovich import EulerHeun, HeunStratonovich, MidpointStratonovich, SlowRK, SPaRK
 from sdekit.steppers.unipc import UniPC
 from sdekit.steppers.weak_runge_kutta import DRI1, RI6, WeakTableau
 
 _FAMILIES: tuple[type[Family], ...] = (ERSDE, DEIS, ETDAB, UniPC, VAB, VABM)
 _ALL: tuple[type[Stepper], ...] = (
-    *(EulerMaruyama, Milstein, SRA1, SRI1W1, Euler, Heun, RK4, ExactLinear),
+    *(EulerMaruyama, Milstein, MilsteinCommutative, MilsteinGeneral, MilsteinFree, Platen15),
+    *(SRA1, SRA3, SOSRA, SRI1W1, SRI2W1, SOSRI, Euler, Heun, RK4, ExactLinear),
     *(EulerHeun, HeunStratonovich, MidpointStratonovich, SEA, ShARK, SlowRK, SPaRK, ReversibleHeun),
     *(PlatenWeak2, RI6, DRI1),
     *(DDIM, DDPM, DDPMBeta, AncestralVE, ReverseDiffusion, EDMEuler, EDMHeun),

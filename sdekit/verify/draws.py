@@ -66,8 +66,9 @@ class Draws:
         Raises:
             SdekitError: two draws overlap, so that they are not independent; or the stepper draws more than W and H.
         """
-        check_gaussian(stepper)
         prepared = stepper.prepare(sde, times)
+        if any(prepared.draws):
+            check_gaussian(stepper)
         one = torch.zeros(1, *event_shape, dtype=torch.float64)
         noise = noise_event(sde, one, prepared, times[0])
         intervals = tuple((s, t) for step in prepared.draws for s, t in step)

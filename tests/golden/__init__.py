@@ -56,6 +56,12 @@ def step_method(method, stochastic: bool) -> Golden:
 GOLDEN: dict[str, Golden] = {
     "euler-maruyama": step_method(step_methods.euler_maruyama, stochastic=True),
     "milstein": step_method(step_methods.milstein, stochastic=True),
+    "milstein-commutative": step_method(step_methods.milstein, stochastic=True),
+    "milstein-general": step_method(step_methods.milstein_general, stochastic=False),
+    **{
+        name.replace("_", "-"): step_method(getattr(step_methods, name), stochastic=True)
+        for name in ("milstein_free", "platen15", "sra3", "sosra", "sri2w1", "sosri")
+    },
     "sra1": step_method(step_methods.sra1, stochastic=True),
     "sri1w1": step_method(step_methods.sri1w1, stochastic=True),
     "euler-heun": step_method(step_methods.euler_heun, stochastic=True),
@@ -65,10 +71,10 @@ GOLDEN: dict[str, Golden] = {
     "shark": step_method(step_methods.shark, stochastic=True),
     "slowrk": step_method(step_methods.slowrk, stochastic=True),
     "spark": step_method(step_methods.spark, stochastic=True),
+    "reversible-heun": step_method(step_methods.reversible_heun, stochastic=True),
     "platen-weak2": step_method(step_methods.platen_weak2, stochastic=True),
     "ri6": step_method(step_methods.platen_weak2, stochastic=True),  # with additive noise they coincide
     "dri1": step_method(step_methods.dri1, stochastic=True),
-    "reversible-heun": step_method(step_methods.reversible_heun, stochastic=True),
     "euler": step_method(step_methods.euler, stochastic=False),
     "heun": step_method(step_methods.heun, stochastic=False),
     "rk4": step_method(step_methods.rk4, stochastic=False),

@@ -51,6 +51,121 @@ def sri1w1(f, kick, times, x):
     return x
 
 
+def milstein_free(f, kick, times, x):
+    """Kloeden and Platen 1992, (11.1.3): g at x + f h + g √h less g is zero where g does not depend on the state."""
+    return euler_maruyama(f, kick, times, x)
+
+
+def milstein_general(f, kick, times, x):
+    """Kloeden and Platen 1992, (10.3.3): it is golden without noise, where it is Euler's rule."""
+    return euler(f, kick, times, x)
+
+
+def platen15(f, kick, times, x):
+    """Kloeden and Platen 1992, (11.2.1): values at the end of the step, x + f h ± √3 g I_(1,0)/h for the drift."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, Z, W = t - s, area(kick, k, t - s), mp.sqrt(abs(t - s)) * kick(k, t)
+        first, shift = f(s, x), mp.sqrt(3) * Z(s)
+        up, down = f(t, x + h * first + shift), f(t, x + h * first - shift)
+        x = x + h / 4 * (up + 2 * first + down) + h / (2 * mp.sqrt(3)) * (up - down) + W + Z(s) - Z(t)
+    return x
+
+
+def sra3(f, kick, times, x):
+    """Rößler 2010, SRA3: drifts at 0, 1 and 1/2, the diffusion at 1 and 0."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, Z = t - s, area(kick, k, t - s)
+        first = f(s, x)
+        second = f(t, x + h * first)
+        third = f(s + h / 2, x + h / 4 * (first + second) + Z(t) + Z(s) / 2)
+        x = x + h / 6 * (first + second + 4 * third) + mp.sqrt(abs(h)) * kick(k, t) - Z(t) + Z(s)
+    return x
+
+
+def sri2w1(f, kick, times, x):
+    """Rößler 2010, SRI2W1: drifts at 0, 1 and 1/2, the diffusion at 0, 1/4 and 1."""
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, Z = t - s, area(kick, k, t - s)
+        W = lambda t, k=k, h=h: mp.sqrt(abs(h)) * kick(k, t)  # noqa: E731
+        quarter = s + h / 4
+        first = f(s, x)
+        second = f(t, x + h * first)
+        third = f(s + h / 2, x + h / 4 * (first + second) + Z(s) + Z(quarter) / 2)
+        x = x + h / 6 * (first + second + 4 * third)
+        x = x - W(s) + 4 * W(quarter) / 3 + 2 * W(t) / 3 + 2 * Z(s) - 4 * Z(quarter) / 3 - 2 * Z(t) / 3
+    return x
+
+
+def decimals(*rows):
+    """Coefficients as they are printed."""
+    return [[mp.mpf(float(entry)) for entry in row.split()] for row in rows]
+
+
+def stages(A, B, c, diffusion, alpha, beta, gamma):
+    """A method with drifts at the nodes c, diffusions at others, and weights of f h, g ΔW and g I_(1,0)/h."""
+
+    def law(f, kick, times, x):
+        for k, (s, t) in enumerate(pairwise(times)):
+            h, Z = t - s, area(kick, k, t - s)
+            at, slopes = [s + node * h for node in diffusion], []
+            for i, node in enumerate(c):
+                inner = sum(A[i][j] * h * slopes[j] + B[i][j] * Z(at[j]) for j in range(i))
+                slopes.append(f(s + node * h, x + inner))
+            for i, slope in enumerate(slopes):
+                x = x + h * alpha[i] * slope + beta[i] * mp.sqrt(abs(h)) * kick(k, at[i]) + gamma[i] * Z(at[i])
+        return x
+
+    return law
+
+
+_SOSRA = decimals(
+    "0.2889874966892885 0.6859880440839937 0.025024459226717772",
+    "-16.792534242221663 17.514995785380226 0.27753845684143835",
+    "0.4237535769069274 0.6010381474428539 -1.0247917243497813",
+)
+sosra = stages(
+    decimals("", "0.6923962376159507", "-3.1609142252828395 4.1609142252828395"),
+    decimals("", "1.3371632704399763", "1.442371048468624 1.8632741501139225"),
+    (0, mp.mpf(0.6923962376159507), 1),
+    (0, mp.mpf(0.041248171110700504), 1),
+    *_SOSRA,
+)
+"""Rackauckas and Nie 2020, SOSRA."""
+
+_SOSRI = decimals(
+    "1.140099274172029 -0.6401334255743456 0.4736296532772559 0.026404498125060714",
+    "-1.8453464565104432 2.688764531100726 -0.2523866501071323 0.40896857551684956",
+    "2.8453464565104425 -2.688764531100725 0.2523866501071322 -0.40896857551684945",
+)
+_LATE = 1 / (2 * (_SOSRI[0][2] + _SOSRI[0][3]))
+sosri = stages(
+    decimals(
+        "",
+        "-0.04199224421316468",
+        "2.842612915017106 -2.0527723684000727",
+        "4.338237071435815 -2.8895936137439793 2.3017575594644466",
+    ),
+    decimals(
+        "",
+        "-0.21641093549612528",
+        "1.5336352863679572 0.26066223492647056",
+        "-1.0536037558179159 1.7015284721089472 -0.20725685784180017",
+    ),
+    (0, 0, _LATE, _LATE),
+    [
+        mp.mpf(v)
+        for v in (
+            0,
+            0.26204282091330466,
+            0.20903646383505375 - 0.1502377115150361,
+            0.05836595312746999 + 0.6149440396332373 + 0.08535117634046772,
+        )
+    ],
+    *_SOSRI,
+)
+"""Rackauckas and Nie 2020, SOSRI, but for the times at which it asks the drift: both ends, at weights ½ and ½."""
+
+
 def normals(kick, k, h):
     """g(t) ΔW and g(t) H over a step, as functions of t."""
     root = mp.sqrt(abs(h))
@@ -132,6 +247,17 @@ def spark(f, kick, times, x):
     return x
 
 
+def reversible_heun(f, kick, times, x):
+    """Kidger, Foster, Li and Lyons 2021, Algorithm 1: a second state, from which the fields are seen."""
+    other = x
+    for k, (s, t) in enumerate(pairwise(times)):
+        h, (W, _) = t - s, normals(kick, k, t - s)
+        first = f(s, other)
+        other = 2 * x - other + h * first + W(s)
+        x = x + h / 2 * (first + f(t, other)) + (W(s) + W(t)) / 2
+    return x
+
+
 def platen_weak2(f, kick, times, x):
     """Kloeden and Platen (15.1.3): the trapezoidal rule for the drift and for additive noise, f at the Euler point."""
     for k, (s, t) in enumerate(pairwise(times)):
@@ -151,17 +277,6 @@ def dri1(f, kick, times, x):
         second = f(s + h / 2, x + h / 2 * first + (6 - root) / 10 * here)
         third = f(t, x - h * first + 2 * h * second + (3 + 2 * root) / 5 * here)
         x = x + h / 6 * (first + 4 * second + third) + 193 * here / 684 + 491 * there / 684
-    return x
-
-
-def reversible_heun(f, kick, times, x):
-    """Kidger, Foster, Li and Lyons 2021, Algorithm 1: a second state, from which the fields are seen."""
-    other = x
-    for k, (s, t) in enumerate(pairwise(times)):
-        h, (W, _) = t - s, normals(kick, k, t - s)
-        first = f(s, other)
-        other = 2 * x - other + h * first + W(s)
-        x = x + h / 2 * (first + f(t, other)) + (W(s) + W(t)) / 2
     return x
 
 
