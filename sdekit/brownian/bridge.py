@@ -40,17 +40,20 @@ def halves(piece: Tensor, root: Tensor, z: Tensor) -> Tensor:
     Returns:
         Left and right, shape (n, 2, 1 or 2, E).
     """
-    w, noise = 0.5 * piece[:, 0], root * z[0]
+    # Into the answer's own memory: a temporary of a large state costs more than its arithmetic. All factors but those
+    # of the normals are sums of powers of two, so that fused operations round as others do.
     parts = piece.new_empty(len(piece), 2, *piece.shape[1:])
+    w, left, right = piece[:, 0], parts[:, 0, 0], parts[:, 1, 0]
     if piece.shape[1] == 1:
-        bend = 0.5 * noise
+        torch.mul(z[0], -0.5 * root, out=right).add_(w, alpha=0.5)
     else:
-        bend = 1.5 * piece[:, 1] + 0.25 * noise
-        common, apart = 0.25 * piece[:, 1] - 0.125 * noise, root * z[1] * _ROOT_48TH
-        torch.add(common, apart, out=parts[:, 0, 1])
-        torch.sub(common, apart, out=parts[:, 1, 1])
-    torch.add(w, bend, out=parts[:, 0, 0])
-    torch.sub(w, bend, out=parts[:, 1, 0])
+        h, left_h, right_h = piece[:, 1], parts[:, 0, 1], parts[:, 1, 1]
+        torch.mul(z[0], -0.25 * root, out=right).add_(w, alpha=0.5).sub_(h).add_(h, alpha=-0.5)
+        torch.mul(z[0], -0.125 * root, out=left_h).add_(h, alpha=0.25)
+        torch.mul(z[1], _ROOT_48TH * root, out=right_h)
+        left_h.add_(right_h)
+        torch.sub(left_h, right_h, alpha=2, out=right_h)
+    torch.sub(w, right, out=left)
     return parts
 
 

@@ -89,6 +89,9 @@ def _towards(
     parts, sizes = torch.zeros_like(node), nodes.lengths.new_zeros(len(node))
 
     def add(chains: Tensor, piece: Tensor, levels: Tensor) -> None:
+        if node.shape[1] == 1:  # W adds up, in whatever order the two stand
+            parts[chains] += piece
+            return
         have, size, more = parts[chains], sizes[chains], nodes.lengths[levels]
         before, behind = joined(piece, more, have, size), joined(have, size, piece, more)
         parts[chains] = torch.where(to_end[chains, None, None] == 1, behind, before)

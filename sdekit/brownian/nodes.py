@@ -55,6 +55,8 @@ class Round(NamedTuple):
 
     def side(self, right: Tensor) -> Tensor:
         """The left halves where ``right`` is 0, the right ones where it is 1."""
+        if len(right) == 1:
+            return self.halves[:, int(right)]
         return torch.where(right[:, None, None] == 1, self.halves[:, 1], self.halves[:, 0])
 
 
