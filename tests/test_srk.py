@@ -1,4 +1,4 @@
-r"""Milstein, SRA and SRI: single steps against the formulas as printed, constants that are known, orders, and slips.
+r"""Milstein, SRA, SRI and Platen: steps against the formulas as printed, constants that are known, orders, slips.
 
 Orders on every problem are in the conformance suite and laws in the golden ones; both know these steppers by their
 Spec.
@@ -17,13 +17,25 @@ from torch.func import jacfwd, vmap
 import sdekit as sk
 from sdekit import problems
 from sdekit.problems.base import LinearCoefficients, Problem
-from sdekit.steppers import TABLEAUS
+from sdekit.steppers import TABLEAUS, Step
 from sdekit.steppers.coefficients import matrix, vector
 from sdekit.steppers.sra import SRA, SRATableau
 from sdekit.steppers.sri import SRI, SRITableau
 from sdekit.verify import fit_order, linear_errors
+from sdekit.verify.conditions import residuals
 
-STEPPERS = ("milstein", "sra1", "sri1w1")
+LIMITS = {  # least evaluations of drift and diffusion with additive noise; SRI has three nodes there, SOSRI four
+    "milstein": (1, 1),
+    "milstein-free": (1, 1),
+    "milstein-commutative": (1, 1),
+    "platen15": (3, 2),
+    "sra1": (2, 2),
+    "sra3": (3, 2),
+    "sosra": (3, 3),
+    "sri1w1": (2, 3),
+    "sri2w1": (3, 3),
+    "sosri": (4, 4),
+}
 SRAS = [n for n, t in TABLEAUS.items() if isinstance(t, SRATableau)]
 SRIS = [n for n, t in TABLEAUS.items() if isinstance(t, SRITableau)]
 T0, T1 = 0.3, 0.55
@@ -147,10 +159,117 @@ def test_a_milstein_step_with_diagonal_noise_takes_the_derivative_of_each_elemen
     np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
 
 
+# --- several noises, and no derivatives -------------------------------------------------------------
+
+COLUMNS = both(lambda m, t, x: m.stack([m.cos(x[:, [1, 2, 0]] + t), x * x[:, [2, 0, 1]], m.sin(x)], -1))
+
+
+def with_areas(sde, x, w, levy, area, method):
+    """The production solver over [T0, T1], with Lévy areas."""
+    path = sk.RecordedBrownian([T0, T1], *(torch.from_numpy(v)[None] for v in (w, levy, area)))
+    return sk.solve(sde, torch.from_numpy(x), [T0, T1], method, noise=path).final.numpy()
+
+
+def milstein_as_printed(x, w, area):
+    """Σ_ij L^i g_j I_(i,j), with L^i = Σ_k g_i^k ∂_k, term by term."""
+    h, y, g = T1 - T0, torch.from_numpy(x), COLUMNS(T0, x)
+    J = vmap(jacfwd(lambda v: COLUMNS(T0, v[None])[0]))(y).numpy()  # (n, d, m, d)
+    expected = x + h * DRIFT(T0, x) + np.einsum("ndj,nj->nd", g, w)
+    for i, j in np.ndindex(3, 3):
+        integral = 0.5 * (w[:, i] * w[:, j] - (i == j) * h) + area[:, i, j]
+        expected += np.einsum("ndk,nk->nd", J[:, :, j], g[:, :, i]) * integral[:, None]
+    return expected
+
+
+def test_a_milstein_step_with_three_noises_is_the_double_sum():
+    """Nothing commutes here, so that the method for commuting noises is what is left without areas."""
+    x, w, levy = data()
+    upper = RNG.normal(size=(5, 3, 3)) * (T1 - T0)
+    area = upper - upper.swapaxes(1, 2)
+    sde = sk.sde(DRIFT, COLUMNS, "general")
+    right = milstein_as_printed(x, w, area)
+    np.testing.assert_allclose(with_areas(sde, x, w, levy, area, "milstein-general"), right, rtol=1e-13, atol=1e-13)
+    assert np.abs(with_areas(sde, x, w, levy, -area, "milstein-general") - right).max() > 0.05
+    found = one_step(replace(sde, noise_type="commutative"), x, w, levy, sk.MilsteinCommutative())
+    np.testing.assert_allclose(found, milstein_as_printed(x, w, 0 * area), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "scalar", "additive"])
+def test_noise_that_needs_no_double_sum_is_milsteins(kind):
+    field = {"diagonal": ELEMENTWISE, "scalar": ROTATING, "additive": spread}[kind]
+    x, w, levy = data(m={"diagonal": 3, "scalar": 1, "additive": 2}[kind])
+    sde = sk.sde(DRIFT, field, kind)
+    a, b = (one_step(sde, x, w, levy, name) for name in ("milstein-commutative", "milstein"))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["milstein-commutative", "milstein-general"])
+def test_a_diagonal_that_is_declared_to_be_more_is_a_matrix(name):
+    """G of the state's shape, where element i may look at all coordinates."""
+    x, w, levy = data()
+    kind = "general" if name == "milstein-general" else "commutative"
+    matrix_of = lambda t, y: torch.diag_embed(ROTATING(t, y))  # noqa: E731
+    area = np.zeros((5, 3, 3))
+    a, b = (with_areas(sk.sde(DRIFT, field, kind), x, w, levy, area, name) for field in (ROTATING, matrix_of))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "scalar"])
+def test_a_step_of_milstein_free_is_platens(kind):
+    field = ELEMENTWISE if kind == "diagonal" else ROTATING
+    x, w, levy = data(m=3 if kind == "diagonal" else 1)
+    h, f, g = T1 - T0, DRIFT(T0, x), field(T0, x)
+    beside = field(T0, x + f * h + g * h**0.5)
+    expected = x + f * h + g * w + (beside - g) * (w**2 - h) / (2 * h**0.5)
+    found = one_step(sk.sde(DRIFT, field, kind), x, w, levy, "milstein-free")
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
+
+
+def platen15_as_printed(f, g, x, w, levy):
+    """Kloeden and Platen's (11.2.1), with time as a coordinate: a supporting value stands at the end of the step."""
+    h, a, b = T1 - T0, f(T0, x), g(T0, x)
+    r, Z = h**0.5, h * (0.5 * w + levy)
+    up, down = x + a * h + b * r, x + a * h - b * r
+    bu, bd = g(T1, up), g(T1, down)
+    y = x + b * w + (f(T1, up) - f(T1, down)) * Z / (2 * r) + (f(T1, up) + 2 * a + f(T1, down)) * h / 4
+    y = y + (bu - bd) * (w**2 - h) / (4 * r) + (bu - 2 * b + bd) * (w * h - Z) / (2 * h)
+    return y + (g(T1, up + bu * r) - g(T1, up - bu * r) - bu + bd) * (w**2 / 3 - h) * w / (4 * h)
+
+
+def test_a_platen15_step_with_scalar_noise_is_the_printed_one():
+    x, w, levy = data(m=1)
+    found = one_step(sk.sde(DRIFT, ROTATING, "scalar"), x, w, levy, "platen15")
+    np.testing.assert_allclose(found, platen15_as_printed(DRIFT, ROTATING, x, w, levy), rtol=1e-12, atol=1e-12)
+
+
+def test_a_platen15_step_with_diagonal_noise_differs_in_the_drift_alone():
+    """With a drift linear in x its values at ±√3 g Z/h say what those at ±g √h say of one coordinate."""
+    x, w, levy = data()
+    linear = both(lambda m, t, y: -0.7 * y + t)
+    found = one_step(sk.sde(linear, ELEMENTWISE, "diagonal"), x, w, levy, "platen15")
+    np.testing.assert_allclose(found, platen15_as_printed(linear, ELEMENTWISE, x, w, levy), rtol=1e-12, atol=1e-12)
+
+
+class PrintedPlaten15(sk.Platen15.__base__):
+    """The printed scheme, coordinate by coordinate: the Z of one coordinate for the noise of another."""
+
+    spec = sk.Platen15.spec
+
+    def step(self, sde, t0, t1, x, increment, memory):
+        h, w = t1 - t0, increment.w
+        a, b, r, Z = sde.drift(t0, x), sde.diffusion(t0, x), h**0.5, h * (0.5 * w + increment.h)
+        up, down = x + a * h + b * r, x + a * h - b * r
+        fu, fd, bu, bd = sde.drift(t1, up), sde.drift(t1, down), sde.diffusion(t1, up), sde.diffusion(t1, down)
+        y = x + b * w + (fu - fd) * Z / (2 * r) + (fu + 2 * a + fd) * h / 4 + (bu - bd) * (w**2 - h) / (4 * r)
+        y = y + (bu - 2 * b + bd) * (w * h - Z) / (2 * h)
+        high, low = sde.diffusion(t1, up + bu * r), sde.diffusion(t1, up - bu * r)
+        return Step(y + (high - low - bu + bd) * (w**2 / 3 - h) * w / (4 * h))
+
+
 # --- shapes, times, costs ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["milstein", "sri1w1"])
+@pytest.mark.parametrize("name", ["milstein", "milstein-free", "milstein-commutative", "platen15", "sri1w1", "sosri"])
 @pytest.mark.parametrize("event", [(3,), (2, 3)], ids=str)
 def test_scalar_noise_may_come_as_one_column(name, event):
     """G of the state's shape, or (*state, 1): the same bits."""
@@ -164,10 +283,9 @@ def test_scalar_noise_may_come_as_one_column(name, event):
     assert a.shape == x.shape
 
 
-@pytest.mark.parametrize("name", STEPPERS)
+@pytest.mark.parametrize("name", LIMITS)
 def test_fields_are_asked_within_the_step_and_no_more_often_than_needed(name):
     asked: list[float] = []
-    limit = {"milstein": (1, 1), "sra1": (2, 2), "sri1w1": (2, 3)}[name]  # with additive noise, SRI1W1 has three nodes
 
     def field(t, x):
         asked.append(t)
@@ -179,13 +297,16 @@ def test_fields_are_asked_within_the_step_and_no_more_often_than_needed(name):
         run = sk.solve(sk.sde(field, field, "additive"), torch.zeros(1, 1).double(), [s, t], name, noise=1)
         assert min(asked) >= s
         assert max(asked) <= t
-        assert (run.stats.drift_evaluations, run.stats.diffusion_evaluations) == limit
+        assert (run.stats.drift_evaluations, run.stats.diffusion_evaluations) == LIMITS[name]
 
 
-@pytest.mark.parametrize(("name", "drifts", "diffusions"), [("sri1w1", 2, 4), ("sri2w1", 3, 4)])
+@pytest.mark.parametrize(
+    ("name", "drifts", "diffusions"),
+    [("sri1w1", 2, 4), ("sri2w1", 3, 4), ("sosri", 4, 4), ("platen15", 3, 5), ("milstein-free", 1, 2)],
+)
 def test_stages_that_agree_are_evaluated_once(name, drifts, diffusions):
     sde = sk.sde(DRIFT, ELEMENTWISE, "diagonal")
-    run = sk.solve(sde, torch.zeros(2, 3).double(), [0.0, 1.0], stepper(TABLEAUS[name]), noise=1)
+    run = sk.solve(sde, torch.zeros(2, 3).double(), [0.0, 1.0], name, noise=1)
     assert (run.stats.drift_evaluations, run.stats.diffusion_evaluations) == (drifts, diffusions)
 
 
@@ -235,7 +356,11 @@ def strong_order(problem, method) -> float:
 
 
 @pytest.mark.parametrize("problem", [SCALAR, DIAGONAL], ids=["scalar", "diagonal"])
-@pytest.mark.parametrize(("name", "order"), [("milstein", 1.0), ("sri1w1", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [("milstein", 1.0), ("milstein-free", 1.0), ("milstein-commutative", 1.0)]
+    + [(name, 1.5) for name in ("sri1w1", "sri2w1", "sosri", "platen15")],
+)
 def test_strong_orders_with_fields_that_do_not_commute(name, order, problem):
     """One noise for two coordinates, with AB ≠ BA; or two noises and a drift that couples the coordinates."""
     assert strong_order(problem, name) == pytest.approx(order, abs=0.02)
@@ -307,6 +432,31 @@ SLIPS = {
     "B⁰ forgotten": (stepper(replace(TABLEAUS["sri1w1"], B0=matrix("", "", "", ""))), 1.0),
     "Milstein without its term": (NoDerivative(), 0.5),
 }
+
+
+def test_the_printed_platen15_is_for_one_coordinate():
+    """Where a drift couples coordinates that have noises of their own, its order is 1."""
+    assert strong_order(DIAGONAL, PrintedPlaten15()) == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "order"), [(None, 1.5), ("0 0 1/2 1", 1.0), ("0 0 0 0", 1.0)], ids=["ends", "one halved", "the start"]
+)
+def test_nodes_of_sosri(nodes, order):
+    """dx = cos(5t) dt + x dW in the mean square, where the drift is asked elsewhere than its A⁰ says."""
+    tableau = TABLEAUS["sosri"] if nodes is None else replace(TABLEAUS["sosri"], nodes=vector(nodes))
+    missed = abs(residuals(tableau, 2)["α c0 = 1/2"])
+    assert (missed < 1e-15) == (nodes is None)
+    field = sk.sde(lambda t, x: 0 * x + np.cos(5 * t), lambda t, x: x)
+    steps = (8, 16, 32, 64)
+    path = sk.BrownianGrid((2000, 1), steps=256, seed=3, levy="space-time")
+    start = torch.ones(2000, 1).double()
+    runs = [
+        sk.solve(field, start, torch.linspace(0, 1, n + 1).double(), method, noise=path).final
+        for n, method in (*((n, stepper(tableau)) for n in steps), (256, "sri1w1"))
+    ]
+    errors = [float((run - runs[-1]).square().mean().sqrt()) for run in runs[:-1]]
+    assert np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(-order, abs=0.25)
 
 
 @pytest.mark.parametrize("slip", SLIPS)

@@ -47,6 +47,7 @@ _BEFORE_ROUND_OFF = (8, 16, 32, 64, 128)
 _HALF_OCTAVES = (64, 96, 128, 192, 256)
 _FINE = (128, 192, 256, 384, 512, 768)
 _FINEST = (768, 1024, 1536, 2048)
+_AGAIN = {"linear": (512, 768, 1024, 1536, 2048), "backward": (48, 64, 96, 128, 192)}
 _EXACT_LADDER = (1, 4, 64)
 _STIFF = ("ve-mixture", "double-well")  # where what a step leaves beside the state grows until it is all there is
 _FOR_CHAINS = "vp-mixture"  # whose steps are no normal kernels, so that weak errors say what W2 does elsewhere
@@ -125,6 +126,7 @@ class Claim:
             early = self.declared > 3.0 and not planned
             ladders = [_BEFORE_ROUND_OFF] if early else [*ladders, _HALF_OCTAVES, _FINE]
             ladders += [_FINEST] if noisy else []
+        ladders += [_AGAIN[self.method]] if self.method in _AGAIN else []
         if self.jagged:
             return tuple(tuple(3 * (n // 4) for n in ladder) for ladder in ladders)
         return tuple(ladders)
