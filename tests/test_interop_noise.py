@@ -67,10 +67,10 @@ METHODS = {
 
 @pytest.mark.parametrize(("calculus", "method"), [(c, m) for c, names in METHODS.items() for m in names])
 def test_every_method_converges_on_one_path(calculus, method):
-    """To one sample, at order one or more: from 16 to 64 steps the distance to 1024 falls by 3 at least."""
-    path = sk.BrownianGrid((40, 2), steps=1024, seed=3, levy="space-time")
+    """To one sample, at order one or more: from 16 to 64 steps the distance to 256 falls by 3 at least."""
+    path = sk.BrownianGrid((40, 2), steps=256, seed=3, levy="space-time")
     bm, x = BrownianInterval(path), start(40)
-    finest, *coarse = (solved(bm, method, calculus, x, dt=1.0 / n) for n in (1024, 64, 16))
+    finest, *coarse = (solved(bm, method, calculus, x, dt=1.0 / n) for n in (256, 64, 16))
     fine, rough = (float((c - finest).square().mean().sqrt()) for c in coarse)
     strong_half = method == "euler" and calculus == "ito"
     assert fine < rough * (0.65 if strong_half else 1.0 / 3.0)
@@ -97,7 +97,7 @@ def test_without_a_step_a_seed_is_a_tree():
 
 def test_a_wrong_integral_shows():
     """srk on U without its W/2 does not converge to the same sample."""
-    path = sk.BrownianGrid((40, 2), steps=1024, seed=3, levy="space-time")
+    path = sk.BrownianGrid((40, 2), steps=256, seed=3, levy="space-time")
     right, x = BrownianInterval(path), start(40)
 
     def slipped(ta, tb, return_U=False, return_A=False):
@@ -106,7 +106,7 @@ def test_a_wrong_integral_shows():
 
     slip = SimpleNamespace(shape=right.shape, levy_area_approximation="space-time")
     wrong = type("Slip", (), {"__call__": staticmethod(slipped), **vars(slip)})()
-    finest = solved(right, "srk", x=x, dt=1.0 / 1024)
+    finest = solved(right, "srk", x=x, dt=1.0 / 256)
     errors = [float((solved(bm, "srk", x=x) - finest).square().mean().sqrt()) for bm in (right, wrong)]
     assert errors[1] > 5 * errors[0]
 
@@ -144,8 +144,8 @@ class Rotations(torch.nn.Module):
 
 @pytest.mark.parametrize("sign", [1.0, 0.0, -1.0])
 def test_areas_raise_the_order_and_a_wrong_sign_lowers_it(sign):
-    """``log_ode`` from 8 to 64 steps, seen from 512: the error falls by 6.2; without A by √8, with −A by 2.5."""
-    path = sk.BrownianGrid((300, 2), steps=512, seed=3, levy="full")
+    """``log_ode`` from 8 to 32 steps, seen from 256: the error falls by 3.2; without A, or with −A, by less than 2."""
+    path = sk.BrownianGrid((300, 2), steps=256, seed=3, levy="full")
     right, x = BrownianInterval(path), torch.ones(300, 2, dtype=torch.float64)
 
     def turned(ta, tb, return_A=False):
@@ -156,10 +156,10 @@ def test_areas_raise_the_order_and_a_wrong_sign_lowers_it(sign):
     ts = torch.tensor([0.0, 1.0], dtype=torch.float64)
     finest, rough, fine = (
         torchsde.sdeint(Rotations(), x, ts, bm=bm, method="log_ode", dt=1.0 / n)[-1].detach()
-        for bm, n in ((right, 512), (type("Turned", (), slip)(), 8), (type("Turned", (), slip)(), 64))
+        for bm, n in ((right, 256), (type("Turned", (), slip)(), 8), (type("Turned", (), slip)(), 32))
     )
     ratio = float(((rough - finest).square().mean() / (fine - finest).square().mean()).sqrt())
-    assert (ratio > 4.5) == (sign == 1.0), ratio
+    assert (ratio > 2.5) == (sign == 1.0), ratio
 
 
 def test_times_that_were_added_up_in_float32_mean_nodes():
