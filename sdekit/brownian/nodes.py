@@ -113,7 +113,7 @@ class Nodes:
 
     def split(self, rows: Tensor, level: Tensor, index: Tensor, node: Tensor) -> Tensor:
         """Both halves of nodes of chains, shape (n, 2, C, E)."""
-        return self._halves(level, index, node, self._normals(rows, level, index))
+        return self._parts(self._shares(level, index), node, self._normals(rows, level, index))
 
     def normals_shared(self, level: int, first: int, count: int) -> Tensor:
         """What neighbouring nodes are split with, for all samples together, shape (count, 2, 1, E)."""
@@ -133,7 +133,7 @@ class Nodes:
         if self.clock is None:
             return halves(node, self._roots[level], z)
         place = torch.tensor([[level], [index]], device=node.device)
-        return self._halves(place[0], place[1], node, z)
+        return self._parts(self._shares(place[0], place[1]), node, z)
 
     def down(self, rows: Tensor, level: Tensor, node: Tensor, to_level: Tensor, to_index: Tensor) -> Iterator[Round]:
         """From nodes down to those below them, a level a round.
@@ -152,27 +152,30 @@ class Nodes:
         order = lengths.argsort(descending=True, stable=True)
         ending = torch.bincount(lengths).tolist()  # chains of 0, 1, … rounds
         going = [len(rows) - sum(ending[: q + 1]) for q in range(len(ending) - 1)]
-        rows, level, node, to_level, to_index = (v[order] for v in (rows, level, node, to_level, to_index))
-        at = [(level[:n] + q, to_index[:n] >> (to_level[:n] - level[:n] - q)) for q, n in enumerate(going)]
-        for (here, index), z in zip(at, self._rounds(rows, at), strict=True):
-            n = len(here)
-            right = (to_index[:n] >> (to_level[:n] - here - 1)) & 1
-            found = Round(order[:n], here + 1, self._halves(here, index, node[:n], z), right)
+        if not going:
+            return
+        # The rounds one after the other: what does not depend on the nodes themselves is found for all at once.
+        sizes = torch.tensor(going, device=rows.device)
+        before = torch.arange(len(going), device=rows.device).repeat_interleave(sizes)
+        chains = order[torch.arange(len(before), device=rows.device) - (sizes.cumsum(0) - sizes)[before]]
+        here = level[chains] + before
+        below = to_level[chains] - here
+        index, right = to_index[chains] >> below, to_index[chains] >> (below - 1) & 1
+        each = (v.split_with_sizes(going) for v in (chains, here + 1, right, self._shares(here, index)))
+        node = node[order]
+        for z, chain, reached, side, share in zip(self._rounds(going, rows[chains], here, index), *each, strict=True):
+            found = Round(chain, reached, self._parts(share, node[: len(chain)], z), side)
             node = found.next
             yield found
 
-    def _rounds(self, rows: Tensor, at: list[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+    def _rounds(self, going: list[int], rows: Tensor, level: Tensor, index: Tensor) -> Iterator[Tensor]:
         """The normals of every round, drawn for many rounds together."""
-        while at:
-            together = max(1, _BLOCK_NORMALS // max(1, len(at[0][0]) * self.numel))
-            block, at = at[:together], at[together:]
-            sizes = [len(level) for level, _ in block]
-            z = self._normals(
-                torch.cat([rows[:n] for n in sizes]),
-                torch.cat([level for level, _ in block]),
-                torch.cat([index for _, index in block]),
-            )
-            yield from z.split_with_sizes(sizes, 1)
+        together, done = max(1, _BLOCK_NORMALS // max(1, going[0] * self.keys.shape[1] * self.numel)), 0
+        for q in range(0, len(going), together):
+            sizes = going[q : q + together]
+            block = slice(done, done + sum(sizes))
+            done = block.stop
+            yield from self._normals(rows[block], level[block], index[block]).split_with_sizes(sizes, 1)
 
     def _normals(self, rows: Tensor, level: Tensor, index: Tensor) -> Tensor:
         """What nodes are split with, shape (2, n, E)."""
@@ -181,11 +184,14 @@ class Nodes:
         z = random.normals_at(keys.flatten(), (self.numel,), stream=stream, index=index, dtype=self.dtype)
         return z.reshape(2, len(rows), keys.shape[1] * self.numel)
 
-    def _halves(self, level: Tensor, index: Tensor, node: Tensor, z: Tensor) -> Tensor:
+    def _shares(self, level: Tensor, index: Tensor) -> Tensor:
+        """√h of nodes, shape (n, 1); in another clock the variances of their halves, shape (n, 2)."""
+        return self._roots[level, None] if self.clock is None else self._readings(level, index, 2).diff().abs()
+
+    def _parts(self, share: Tensor, node: Tensor, z: Tensor) -> Tensor:
         if self.clock is None:
-            return halves(node, self._roots[level][:, None], z)
-        steps = self._readings(level, index, 2).diff().abs()
-        return unequal(node, steps[:, :1], steps[:, 1:], z)
+            return halves(node, share, z)
+        return unequal(node, share[:, :1], share[:, 1:], z)
 
     def _readings(self, level: Tensor | int, index: Tensor, parts: int) -> Tensor:
         """The clock at the ends of nodes and between ``parts`` of them, shape (n, parts + 1)."""

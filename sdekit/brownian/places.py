@@ -101,7 +101,9 @@ class OwnPlaces:
         self._deepen(self._check(level, index))
         known = self._known(level, index)
         node = self._kept[known, self._rows, (index >> (level - known)) & 1]
-        for chains, below, halves, _ in self.nodes.down(self._rows, known, node, level, index):
+        found = list(self.nodes.down(self._rows, known, node, level, index))
+        if found:
+            chains, below, halves = (torch.cat(parts) for parts in list(zip(*found, strict=True))[:3])
             self._kept[below, chains] = halves
         # Where nothing was drawn, what is kept further down stays good.
         moved = level > known
