@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from typing import Any
 
 import pytest
@@ -66,6 +68,19 @@ def normals(s: Setting) -> tuple[Call, Call]:
     return ours, lambda: torch.randn(s.steps, *s.shape, dtype=s.dtype, device=s.device)
 
 
+def compiled_normals(s: Setting) -> tuple[Call, Call]:
+    """Blocks of steps by one graph, as a compiled loop has them."""
+    keys, starts = random.path_keys(0, s.shape[0], s.device), itertools.count(0, s.steps)
+
+    @partial(torch.compile, fullgraph=True)
+    def block(start: Tensor) -> Tensor:
+        return random.normals(keys, s.shape[1:], stream=0, start=start, count=s.steps, dtype=s.dtype)
+
+    ours = lambda: block(torch.tensor(next(starts), device=s.device))  # noqa: E731
+    ours()  # compiles
+    return ours, lambda: torch.randn(s.steps, *s.shape, dtype=s.dtype, device=s.device)
+
+
 def step_noise(s: Setting) -> tuple[Call, Call]:
     keys = random.path_keys(0, s.shape[0], s.device)
     z = torch.empty(s.shape, dtype=s.dtype, device=s.device)
@@ -99,9 +114,12 @@ CONTESTS = [
     Contest("ddim on epsilon", _BY_HAND, sampler("ddim", "epsilon"), _LATENT, steps=100, target=4.0),
     Contest("ddim on epsilon", _BY_HAND, sampler("ddim", "epsilon"), _IMAGES, steps=100, target=2.1),
     Contest("normals", "torch.randn", normals, (64, 3072), steps=2, target=2.0),
-    Contest("normals", "torch.randn", normals, (1000, 1), steps=32, full=True),
+    Contest("normals", "torch.randn", normals, (1000, 1), steps=100, target=2.5),
     Contest("normals", "torch.randn", normals, (65536, 2), steps=2, full=True),
-    Contest("noise of a run", "normal_ in place", step_noise, (1000, 1), steps=100, target=5.0),
+    Contest("compiled normals", "torch.randn", compiled_normals, (64, 3072), steps=2, target=0.8, full=True),
+    Contest("compiled normals", "torch.randn", compiled_normals, (1000, 1), steps=100, target=0.8, full=True),
+    Contest("compiled normals", "torch.randn", compiled_normals, (65536, 2), steps=2, full=True),
+    Contest("noise of a run", "normal_ in place", step_noise, (1000, 1), steps=100, target=2.5),
     Contest("noise of a run", "normal_ in place", step_noise, (64, 3072), steps=20, target=2.0),
 ]
 

@@ -22,6 +22,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,8 @@ _GAMMA_ELEMENT = 0xD1B54A32D192ED03  # odd; from Steele & Vigna's table of LXM m
 _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _LOW40 = 2**40 - 1
 _LONG = 256  # elements from which a sample is hashed as a row of its own
-_SHORT = 16  # elements below which compiled code hashes the samples as one row
+_SHORT = 16  # the same of compiled code
+_FEW = 2**13  # words that are hashed at once
 _BLOCK = 2**16  # words hashed at a time by a thread: their temporaries stay in cache; elsewhere only memory counts
 
 STREAM_STEP = 0  # the first draw of a step; the j-th is stream j
@@ -82,6 +84,13 @@ def _mix(x: Tensor) -> Tensor:
 
 def _mix_(x: Tensor, spare: Tensor) -> None:
     """:func:`_mix` in place; ``spare`` is like ``x``."""
+    if x.device.type == "cpu" and torch.get_num_threads() == 1:  # the same integers; by numpy in 0.6 of the time
+        word, moved = x.numpy().view(np.uint64), spare.numpy().view(np.uint64)
+        for shift, factor in ((30, _M1), (27, _M2)):
+            np.bitwise_xor(word, np.right_shift(word, shift, out=moved), out=word)
+            np.multiply(word, np.uint64(factor), out=word)
+        np.bitwise_xor(word, np.right_shift(word, 31, out=moved), out=word)
+        return
     for shift, factor in ((30, _M1), (27, _M2)):
         torch.bitwise_right_shift(x, shift, out=spare)
         x.bitwise_xor_(spare.bitwise_and_(2 ** (64 - shift) - 1)).mul_(_signed(factor))
@@ -91,7 +100,8 @@ def _mix_(x: Tensor, spare: Tensor) -> None:
 
 def _numbers(n: int, device: torch.device | str) -> Tensor:
     """0 … n − 1. The mask keeps compilers from taking products with them for indices, which lose their low bits."""
-    return torch.arange(n, device=device) & (2**63 - 1)
+    numbers = torch.arange(n, device=device)
+    return numbers & (2**63 - 1) if torch.compiler.is_compiling() else numbers
 
 
 def path_keys(seed: int, paths: int | Sequence[int] | Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -198,7 +208,7 @@ def normals_at(
     families = _mix(stream + _signed(key(0) + _GAMMA)) if isinstance(stream, Tensor) else _signed(key(0, stream))
     pairs = torch.as_tensor(index, dtype=torch.int64, device=keys.device)
     steps = _mix(pairs * _signed(_GAMMA) + families)
-    out = _draw(steps.new_zeros(1), keys + steps, math.prod(event_shape), dtype)
+    out = _draw(keys.new_zeros(1), keys + steps, math.prod(event_shape), dtype)
     return out.reshape(2, len(keys), *event_shape).to(dtype)
 
 
@@ -206,22 +216,27 @@ def _draw(steps: Tensor, keys: Tensor, numel: int, dtype: torch.dtype) -> Tensor
     """Two normals for every step key, path key and element: shape (n, 2, B, numel)."""
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     shape = (len(steps), 2, len(keys), numel)
-    if torch.compiler.is_compiling():
-        words = _mix(steps[:, None, None] + _places(keys, numel))
+    compiling = torch.compiler.is_compiling()
+    if compiling or math.prod(shape) <= 2 * _FEW:  # in few calls, where these are what costs
+        words = _mix(steps[:, None, None] + _places(keys, numel, _SHORT if compiling else _LONG))
         return torch.stack(_box_muller(words, wide), 1).reshape(shape)
-    elements = _numbers(numel, keys.device) * _signed(_GAMMA_ELEMENT)
-    if numel < _LONG:  # loops run along the last dimension
-        keys, elements = keys.new_zeros(1), (keys[:, None] + elements).flatten()
-    out = torch.empty((len(steps), 2, len(keys), len(elements)), dtype=wide, device=keys.device)
-    _fill(steps, keys, elements, out)
+    if numel < _LONG:
+        sums, places = steps[:, None, None], _places(keys, numel, _LONG)[0]
+    else:
+        sums, places = (steps[:, None] + keys)[..., None], _numbers(numel, keys.device) * _signed(_GAMMA_ELEMENT)
+    out = torch.empty((len(steps), 2, sums.shape[1], len(places)), dtype=wide, device=keys.device)
+    _fill(sums, places, out)
     return out.view(shape)
 
 
-def _places(keys: Tensor, numel: int) -> Tensor:
-    """Path and element keys added, as a matrix whose rows are long enough for the loops of compiled code."""
-    if 0 < numel < _SHORT:  # a stack is written to memory, an expression would be evaluated element by element
-        return torch.stack([keys + _signed(e * _GAMMA_ELEMENT) for e in range(numel)], 1).reshape(1, -1)
-    return keys[:, None] + _numbers(numel, keys.device) * _signed(_GAMMA_ELEMENT)
+def _places(keys: Tensor, numel: int, long: int) -> Tensor:
+    """Path and element keys added: a row for every sample, or one for all if theirs are not long enough for a loop."""
+    if numel == 1:
+        return keys[None]
+    if 0 < numel < long and torch.compiler.is_compiling():  # a stack is written to memory; an expression of its
+        return torch.stack([keys + _signed(e * _GAMMA_ELEMENT) for e in range(numel)], 1).reshape(1, -1)  # indices not
+    places = keys[:, None] + _numbers(numel, keys.device) * _signed(_GAMMA_ELEMENT)
+    return places.view(1, -1) if numel < long else places
 
 
 def _box_muller(words: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -236,24 +251,27 @@ def _box_muller(words: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return theta.cos() * radius, theta.sin() * radius
 
 
-def _fill(steps: Tensor, keys: Tensor, elements: Tensor, out: Tensor) -> None:
-    """The same into ``out`` of shape (n, 2, B, E), block by block in memory that stays in cache."""
-    size = _BLOCK * torch.get_num_threads() if keys.device.type == "cpu" else 2**24
-    width = max(1, min(size, len(elements)))
-    height = max(1, min(size // width, len(keys)))
-    depth = max(1, min(size // (width * height), len(steps)))
+def _fill(sums: Tensor, places: Tensor, out: Tensor) -> None:
+    """The same into ``out`` of shape (n, 2, R, C) from keys (n, R, 1) and (C,), by blocks that stay in cache."""
+    n, _, rows, columns = out.shape
+    size = _BLOCK * torch.get_num_threads() if out.device.type == "cpu" else 2**24
+    width = _part(columns, size)
+    height = _part(rows, size // width)
+    depth = _part(n, size // (width * height))
     lanes = 3 if out.dtype == torch.float64 else 2
-    words = torch.empty((lanes, depth * height * width), dtype=torch.int64, device=keys.device)
-    for i, j, k in itertools.product(
-        range(0, len(steps), depth), range(0, len(keys), height), range(0, len(elements), width)
-    ):
-        part = out[i : i + depth, :, j : j + height, k : k + width]
-        shape, block = part[:, 0].shape, words[:, : part.numel() // 2]
-        sums = (steps[i : i + depth, None] + keys[j : j + height])[..., None]
-        torch.add(sums, elements[k : k + width], out=block[0].view(shape))
+    words = torch.empty((lanes, depth * height * width), dtype=torch.int64, device=out.device)
+    for i, j, k in itertools.product(range(0, n, depth), range(0, rows, height), range(0, columns, width)):
+        normals = out[i : i + depth, :, j : j + height, k : k + width].unbind(1)
+        shape, block = normals[0].shape, words[:, : normals[0].numel()]
+        torch.add(sums[i : i + depth, j : j + height], places[k : k + width], out=block[0].view(shape))
         theta, radius, spare = _polar_(block, out.dtype)
-        for n, wave in enumerate((torch.cos, torch.sin)):
-            torch.mul(wave(theta, out=spare).view(shape), radius.view(shape), out=part[:, n])
+        for wave, z in zip((torch.cos, torch.sin), normals, strict=True):
+            torch.mul(wave(theta, out=spare).view(shape), radius.view(shape), out=z)
+
+
+def _part(n: int, most: int) -> int:
+    """The length of about n / most equal parts of n."""
+    return max(1, math.ceil(n / max(1, round(n / max(1, most)))))
 
 
 def _polar_(words: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
