@@ -36,7 +36,10 @@ from sdekit.steppers.base import StepMethod, Stepper
 T = TypeVar("T")
 
 BLOCK = 10
-"""Steps of a block, at most."""
+"""Steps of a block, about."""
+
+SMALL = 2**14
+"""Elements of a state up to which a block has twice as many: there its call costs what its steps do."""
 
 BACKEND = "inductor"
 """Of ``torch.compile``."""
@@ -144,7 +147,8 @@ class Graph:
             )
         start, end = torch.tensor([s, t], dtype=torch.float64, device=x.device).unbind()
         local = LocalTime(made.forwards(made.sde.value), start, end)
-        own = _step(stepper, local, x, None if increment is None else _parts(increment))
+        scaled = None if increment is None else _scaled(local.length, _parts(increment))
+        own = stepper.step(local, 0.0, 1.0, x, scaled, None).x
         off = (own - plain.x).abs().amax() / torch.maximum(x.abs().amax(), plain.x.abs().amax()).clamp_min(1.0)
         if bool(off > _AGREE.get(x.dtype, 0.1)):
             raise SdekitError(
@@ -207,23 +211,18 @@ def _block(problem: Problem) -> FunctionType:
     def block(
         x: Tensor, starts: Tensor, ends: Tensor, first: Tensor, left: Tensor, keys: Tensor | None, given: list[Parts]
     ) -> list[Tensor]:
-        roots = (ends - starts).sqrt()
-        parts: Sequence[Parts | None] = given or [None] * len(starts)
+        drawn: Sequence[Increment | None] = [None] * len(starts)
         if keys is not None and draws is not None:
-            parts = [_parts(dw) for dw in draws.block(keys, roots.to(draws.wide), first)]
+            drawn = draws.block(keys, torch.ones_like(starts, dtype=draws.wide), first)
         states = []
         for i, (start, end) in enumerate(zip(starts.unbind(), ends.unbind(), strict=True)):
-            new = _step(stepper, LocalTime(sde, start, end), x, parts[i])
+            increment = _scaled(end - start, given[i]) if given else drawn[i]
+            new = stepper.step(LocalTime(sde, start, end), 0.0, 1.0, x, increment, None).x
             x = new if keep else torch.where(left > i, new, x)
             states.append(x)
         return states if keep else states[-1:]
 
     return block  # type: ignore[return-value]
-
-
-def _step(stepper: StepMethod, local: LocalTime, x: Tensor, parts: Parts | None) -> Tensor:
-    """The state after a step over [0, 1]."""
-    return stepper.step(local, 0.0, 1.0, x, None if parts is None else _scaled(local.length, parts), None).x
 
 
 def _parts(increment: Increment) -> Parts:
@@ -242,9 +241,15 @@ def _scaled(h: Tensor, parts: Parts) -> Increment:
     )
 
 
-def block_size(steps: int) -> int:
-    """K: the even number near ten that throws away least of the last block; all steps where they are fewer."""
-    return steps if steps <= BLOCK else min((BLOCK, BLOCK - 2, BLOCK + 2, BLOCK - 4), key=lambda size: -steps % size)
+def block_size(steps: int, elements: int) -> int:
+    """K: the even number near :data:`BLOCK` that throws away least of the last block; all steps where they are few.
+
+    Args:
+        steps: Of the run.
+        elements: Of the state.
+    """
+    most = 2 * BLOCK if elements <= SMALL else BLOCK
+    return steps if steps <= most else min(range(most, most // 2 - 1, -2), key=lambda size: -steps % size)
 
 
 @final
@@ -313,7 +318,7 @@ class Blocks:
             _Known.of(sde),
             _Known.of(stepper),
             backwards=times[0] > times[-1],
-            size=block_size(len(times) - 1),
+            size=block_size(len(times) - 1, x.numel()),
             keep=keep,
             draws=draws,
             shape=x.shape,

@@ -300,11 +300,13 @@ class _Loop:
         kept = {0: x} if 0 in keep else {}
         advance = self.prepared.advance
         memory: Memory = None
-        done, cause = 0, Status.SUCCESS
+        done, cause, timed = 0, Status.SUCCESS, self.limits.seconds is not None
         for k in range(total):
-            cause = self.limits.stop(k, x, k % LOOK_EVERY == LOOK_EVERY - 1)
-            if cause is not Status.SUCCESS:
-                break
+            look = k % LOOK_EVERY == LOOK_EVERY - 1
+            if look or timed or k == self.limits.steps:
+                cause = self.limits.stop(k, x, look)
+                if cause is not Status.SUCCESS:
+                    break
             increments = self.source.increments(k) if self.source else ()
             x, memory = advance(k, x, increments, memory)
             done = k + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from typing import final
 
@@ -110,9 +111,12 @@ class StepNoise:
         per_step = max(1, len(keys) * numbers * max(map(len, draws), default=1))
         self._block = max(2, _BLOCK_NORMALS // per_step // 2 * 2)
         self._drawn: dict[int, tuple[int, Sequence[Increment]]] = {}  # draw -> (first step, a block of steps)
-        lengths = [[t - s for s, t in column] for column in zip_longest(*draws, fillvalue=(0.0, 0.0))]
-        # On the device once: a copy in the loop would make the host wait.
-        self._roots = torch.tensor(lengths, dtype=torch.float64).abs().sqrt().to(keys.device, self.law.wide)
+
+    @cached_property
+    def _roots(self) -> Tensor:
+        """√h by draw and step, on the device once: a copy in the loop would make the host wait."""
+        lengths = [[t - s for s, t in column] for column in zip_longest(*self._draws, fillvalue=(0.0, 0.0))]
+        return torch.tensor(lengths, dtype=torch.float64).abs().sqrt().to(self.keys.device, self.law.wide)
 
     def increments(self, k: int) -> tuple[Increment, ...]:
         return tuple([self._drawn_at(k, j) for j in range(len(self._draws[k]))])

@@ -43,4 +43,5 @@ class EulerMaruyama(StepMethod):
         moved = x.add(sde.drift(t0, x), alpha=t1 - t0)
         if increment is None:
             return Step(moved)
-        return Step(moved.add_(times_noise(sde.diffusion(t0, x), increment.w)))
+        g, w = sde.diffusion(t0, x), increment.w
+        return Step(moved.addcmul_(g, w) if g.ndim == w.ndim else moved.add_(times_noise(g, w)))
