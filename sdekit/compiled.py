@@ -146,8 +146,8 @@ class Graph:
                 f"{stepper.spec.name} remembers its last step, and a block of steps does not: leave compile out."
             )
         start, end = torch.tensor([s, t], dtype=torch.float64, device=x.device).unbind()
-        local = LocalTime(made.forwards(made.sde.value), start, end)
-        scaled = None if increment is None else _scaled(local.length, _parts(increment))
+        local = LocalTime(made.forwards(made.sde.value), start, end, x)
+        scaled = None if increment is None else _scaled(end - start, _parts(increment))
         own = stepper.step(local, 0.0, 1.0, x, scaled, None).x
         off = (own - plain.x).abs().amax() / torch.maximum(x.abs().amax(), plain.x.abs().amax()).clamp_min(1.0)
         if bool(off > _AGREE.get(x.dtype, 0.1)):
@@ -217,7 +217,7 @@ def _block(problem: Problem) -> FunctionType:
         states = []
         for i, (start, end) in enumerate(zip(starts.unbind(), ends.unbind(), strict=True)):
             increment = _scaled(end - start, given[i]) if given else drawn[i]
-            new = stepper.step(LocalTime(sde, start, end), 0.0, 1.0, x, increment, None).x
+            new = stepper.step(LocalTime(sde, start, end, x), 0.0, 1.0, x, increment, None).x
             x = new if keep else torch.where(left > i, new, x)
             states.append(x)
         return states if keep else states[-1:]
