@@ -11,7 +11,7 @@ with the finaliser of SplitMix64 as mix, and Box–Muller turns it into the norm
 in float64 a second hash supplies 40 further bits of angle and 13 of radius, so that a float32 draw is
 the float64 draw of the same address to about 1e-6 (to 1e-7/r where the radius r is small). Since keys
 are added, a sample's noise depends on its own path number alone: not on the batch, its order, or how it
-was cut into chunks.
+was cut into chunks. ``docs/noise.md`` is the specification, with known answers.
 
 References: [steele2014], [boxmuller1958]; the idea of counter-based numbers is [salmon2011].
 """

@@ -242,6 +242,19 @@ def test_compiled_normals(shape: tuple[int, ...], dtype: torch.dtype, tolerance:
         torch.testing.assert_close(compiled(torch.tensor(start)), eager, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_threads_change_nothing(dtype: torch.dtype) -> None:
+    def drawn(threads: int) -> Tensor:
+        torch.set_num_threads(threads)
+        return normals(path_keys(5, 300), (300,), stream=2, start=3, count=4, dtype=dtype)
+
+    before = torch.get_num_threads()
+    try:
+        assert torch.equal(drawn(1), drawn(2))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_elements_are_numbered_in_order() -> None:
     keys = path_keys(5, 3)
     assert torch.equal(normals(keys, (2, 6), stream=0).flatten(2), normals(keys, (12,), stream=0))
