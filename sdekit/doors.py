@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from sdekit import grids
 from sdekit.brownian import BrownianPath, BrownianTree, GridPath, Noise, PathNoise, RecordedBrownian, StepNoise
 from sdekit.dynamics import SDE, GeneralSDE, noise_shape
-from sdekit.errors import SdekitError
+from sdekit.errors import SdekitError, unknown_name
 from sdekit.fresh import Joined, RecordedFresh, fresh_source
 from sdekit.keys import Keys, Paths, Seed
 from sdekit.langevin import Langevin
@@ -24,6 +24,7 @@ from sdekit.steppers import registry
 from sdekit.steppers.base import End, Prepared, Stepper
 from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.rectified import VABM
+from sdekit.structure import Structure, check_once
 
 
 def check_sde(sde: SDE) -> None:
@@ -48,6 +49,14 @@ def check_state(x: Tensor) -> None:
     bad = int((~finite_samples(x)).sum())
     if bad:
         raise SdekitError(f"The initial state has NaN or Inf in {bad} of {len(x)} samples.")
+
+
+def check_noise(sde: SDE, t: float, x: Tensor, structure: Structure) -> None:
+    """Refuse noise that is not of the declared type, unless it is to be trusted."""
+    if structure not in get_args(Structure):
+        raise unknown_name("way to take the noise type", structure, get_args(Structure))
+    if structure == "check":
+        check_once(sde, t, x)
 
 
 def check_times(sde: SDE, nodes: Tensor, safe_at: frozenset[End] = frozenset()) -> None:

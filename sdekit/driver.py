@@ -25,6 +25,7 @@ from sdekit.observe import LOOK_EVERY, Counter, finite_samples, observe
 from sdekit.reverse import Reverse
 from sdekit.solution import Solution, Statistics, Status, versions
 from sdekit.steppers.base import Memory, Prepared, Stepper
+from sdekit.structure import Structure
 
 Save = Literal["final", "all"] | Tensor | Sequence[float]
 Progress = bool | Callable[[int, int], None] | None
@@ -43,6 +44,7 @@ def solve(
     steps: int | None = None,
     controller: PID | None = None,
     compile: bool = False,
+    structure: Structure = "check",
     progress: Progress = None,
     max_steps: int = 100_000,
     max_seconds: float | None = None,
@@ -76,6 +78,8 @@ def solve(
         compile: Whether blocks of about ten steps run as one graph, their noise drawn inside, by ``torch.compile``: for
             step methods (:mod:`sdekit.compiled`). The first run of a problem takes the seconds that this takes. Fields
             see times as 0-dim tensors.
+        structure: Whether the noise type of an :func:`~sdekit.sde` is checked before the first step, once for every
+            equation and shape of states (:func:`sdekit.check_structure`); ``trust`` leaves it to you.
         progress: True for a bar, or a callable ``(done, total)``, after every step or compiled block; with a controller
             samples are counted, not steps.
         max_steps: Steps after which the run ends with a status; with a controller, attempts of a sample.
@@ -92,6 +96,7 @@ def solve(
     doors.check_state(x)
     drawn = doors.noise_of(noise, paths, x)
     nodes, chosen = doors.grid_and_stepper(sde, grid, steps, stepper, to_data=end == "stop")
+    doors.check_noise(sde, float(nodes[0]), x, structure)
     saving = _Saving.of(nodes, save)
     counter = Counter()
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")

@@ -212,3 +212,33 @@ def test_what_was_seen_does_not_outlive_the_equation():
 def test_known_processes_are_not_asked():
     process = sk.reverse_time(sk.VP(), lambda t, x: math.nan * x, 1.0)
     check_once(process, 0.5, states(2))
+
+
+# In solve
+
+
+def lying(d: int = 3):
+    net = mlp(d)
+    return declared(lambda t, x: net(x), "diagonal")
+
+
+def test_a_lie_is_refused_before_the_first_step_and_may_be_told_on_purpose():
+    lie, x = lying(), states(3, 5)
+    with pytest.raises(sk.SdekitError, match=r"declared diagonal, but .*structure='trust'"):
+        sk.solve(lie, x, [0.0, 0.5, 1.0], "milstein", noise=1)
+    trusted = sk.solve(lie, x, [0.0, 0.5, 1.0], "milstein", noise=1, structure="trust").final
+    assert bool(trusted.isfinite().all())
+
+
+def test_the_check_leaves_run_and_statistics_alone():
+    honest, x = declared(lambda t, x: torch.sin(x), "diagonal"), states(3, 5)
+    one, other = (
+        sk.solve(honest, x, [0.0, 0.5, 1.0], "milstein", noise=1, structure=how) for how in ("check", "trust")
+    )
+    assert torch.equal(one.final, other.final)
+    assert one.stats.diffusion_evaluations == other.stats.diffusion_evaluations
+
+
+def test_an_unknown_word_is_refused():
+    with pytest.raises(sk.SdekitError, match="did you mean 'trust'"):
+        sk.solve(lying(), states(3), [0.0, 1.0], "milstein", noise=1, structure="trusted")

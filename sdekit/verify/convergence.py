@@ -33,6 +33,7 @@ from sdekit.problems.base import Problem
 from sdekit.quantile_map import mid_quantiles
 from sdekit.steppers import registry
 from sdekit.steppers.base import Prepared, Spec, Stepper
+from sdekit.typing import Increments
 from sdekit.verify.affine import numerical_law
 from sdekit.verify.draws import DISCRETE
 from sdekit.verify.flow import reference_flow
