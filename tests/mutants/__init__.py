@@ -8,7 +8,7 @@ To add one: put the slip beside what is right, name the trap in :data:`TRAPS`, a
 
 from __future__ import annotations
 
-from mutants import areas, flows, generator, langevin, paths, samplers, surroundings, weak
+from mutants import areas, flows, generator, langevin, paths, samplers, stratonovich, surroundings, weak
 from mutants.base import Check, Mutant
 
 __all__ = ["TRAPS", "ZOO", "Check", "Mutant"]
@@ -20,6 +20,7 @@ ZOO: list[Mutant] = [
     *paths.MUTANTS,
     *areas.MUTANTS,
     *langevin.MUTANTS,
+    *stratonovich.MUTANTS,
     *surroundings.MUTANTS,
     *weak.MUTANTS,
 ]
@@ -39,7 +40,8 @@ two-point variables forgotten; sign of beta4 in RI6; beta3 forgotten;
 H scaled by the root of 3; Z independent of W; H not reflected; I_(1,0) for H;
 H and W exchanged; mean of the variance for the variance; variance without H; covariance of pairs forgotten;
 one normal for all pairs; three-point variables off;
-Ito taken for Stratonovich; divergence dropped;
+Ito taken for Stratonovich; Stratonovich taken for Ito; divergence dropped;
+H of the other sign; noise of the start of the step; drift at the end of the path;
 sqrt(eps) for sqrt(2 eps); conventions of gamma mixed; proposal density forgotten
 """
 """Every slip that libraries and prototypes are known for, and that a check here can see."""

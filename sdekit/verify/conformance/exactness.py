@@ -67,7 +67,8 @@ def _constant(stepper: Stepper, noise: NoiseType) -> str:
     c = torch.tensor([0.7, -1.3], dtype=torch.float64)
     full = torch.tensor([[0.5, -0.2, 0.3], [0.1, 0.9, -0.4]], dtype=torch.float64)
     spread = {"diagonal": full[:, 1], "scalar": full[:, :1]}.get(noise, full)
-    problem = sde(lambda t, x: c.expand(len(x), d), lambda t, x: spread.expand(len(x), *spread.shape), noise)
+    fields = lambda t, x: c.expand(len(x), d), lambda t, x: spread.expand(len(x), *spread.shape)
+    problem = sde(*fields, noise, min(stepper.spec.calculus))  # either; the solution is the same in both
     m = 1 if noise == "scalar" else d if noise == "diagonal" else 3
     x = torch.arange(batch * d, dtype=torch.float64).reshape(batch, d)
     path = BrownianGrid.on(_TIMES, (batch, m), seed=5, levy=levy_for(stepper.spec.increments))
