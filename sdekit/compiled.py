@@ -46,7 +46,7 @@ BACKEND = "inductor"
 
 _AGREE = {torch.float64: 1e-6, torch.float32: 1e-4}  # relative, of one step in two clocks; a wrong one is off by O(1)
 
-Parts = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+Parts = tuple[Tensor | None, ...]
 """Of an increment: W, H, areas, two-point variables."""
 
 Run = Callable[..., list[Tensor]]
@@ -185,10 +185,10 @@ class Graph:
 
 
 def _reason(error: BaseException) -> str:
-    """What torch says, in a line."""
-    return (
-        next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".") + "."
-    )
+    """What torch says, in a line: of a graph that would have to be made anew, what changed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    changed = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    return [*changed[-1:], *lines, type(error).__name__][0].rstrip(".") + "."
 
 
 @lru_cache(maxsize=16)
@@ -232,6 +232,7 @@ def _parts(increment: Increment) -> Parts:
 def _scaled(h: Tensor, parts: Parts) -> Increment:
     """An increment over h as one over [0, 1]: Brownian scaling."""
     w, space_time, areas, coins = parts
+    assert w is not None
     root, length = h.rsqrt().to(w.dtype), h.to(w.dtype)
     return Increment(
         w * root,
@@ -348,7 +349,9 @@ class Blocks:
             SdekitError: the fields or the stepper cannot be traced.
         """
         total = len(self.times) - 1
-        reached = _Reached(x.contiguous(), {0: x} if 0 in keep else {})
+        # A copy, for a graph is not made for a state that a field holds too; a leaf is left as it is.
+        start = x.contiguous() if x.requires_grad else x.clone(memory_format=torch.contiguous_format)
+        reached = _Reached(start, {0: x} if 0 in keep else {})
         tables = self._tables(x.device, min(total, most))
         heads = 2 if torch.is_grad_enabled() else 1  # a state with a gradient behind it has a graph of its own
         for blocks, recompile in ((tables[:heads], True), (tables[heads:], False)):
@@ -385,4 +388,6 @@ class Blocks:
         last = len(self.times) - 2
         size = self.graph.problem.size
         parts = [_parts(self.source.increments(k)[0]) for k in range(first, min(first + size, last + 1))]
-        return parts + parts[-1:] * (size - len(parts))
+        # Copies: a graph is made for tensors that are not one another.
+        spare = [tuple([part if part is None else part.clone() for part in parts[-1]]) for _ in range(len(parts), size)]
+        return parts + spare
