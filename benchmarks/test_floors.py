@@ -39,6 +39,14 @@ def ou_callables(s: Setting) -> tuple[Call, Call]:
     return ours, lambda: euler_maruyama_by_hand(x, s.steps)
 
 
+def ou_compiled(s: Setting) -> tuple[Call, Call]:
+    """Blocks of steps as one graph, against the loop as it is."""
+    x, grid = s.state(), torch.linspace(0.0, 1.0, s.steps + 1)
+    ours = lambda: sk.solve(sk.OU(), x, grid, "euler-maruyama", noise=0, compile=True)  # noqa: E731
+    ours()  # compiles
+    return ours, lambda: euler_maruyama_by_hand(x, s.steps)
+
+
 def two_passes_by_hand(x: Tensor, model: Field, steps: int) -> Tensor:
     """The least that a sampler does per step: scale the state, add what the model says."""
     x = x.clone()
@@ -107,6 +115,8 @@ CONTESTS = [
     Contest("Euler-Maruyama on OU", _BY_HAND, ou, (65536, 2), steps=20, full=True),
     Contest("Euler-Maruyama on callables", _BY_HAND, ou_callables, (1000, 1), steps=100, target=3.0),
     Contest("Euler-Maruyama on callables", _BY_HAND, ou_callables, (64, 3072), steps=20, target=1.8),
+    Contest("compiled Euler-Maruyama", _BY_HAND, ou_compiled, (1000, 1), steps=100, target=0.8, full=True),
+    Contest("compiled Euler-Maruyama", _BY_HAND, ou_compiled, (64, 3072), steps=20, target=0.6, full=True),
     Contest("dpmpp-2m on x0", _BY_HAND, sampler("dpmpp-2m", "sample"), _LATENT, steps=100, target=4.0),
     Contest("dpmpp-2m on x0", _BY_HAND, sampler("dpmpp-2m", "sample"), _IMAGES, steps=100, target=2.1),
     Contest("dpmpp-2m on epsilon", _BY_HAND, sampler("dpmpp-2m", "epsilon"), _LATENT, steps=100, target=4.0),
