@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import sdekit as sk
-from sdekit import compiled
+from sdekit import compiled, tracing
 from sdekit.brownian import Increment
 from sdekit.brownian.steps import Draws
 from sdekit.dynamics import SDE
@@ -50,9 +50,9 @@ FEW = ("euler-maruyama in reverse", "sri1w1", "ula")
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     """No graph of another test."""
-    compiled.graph.cache_clear()
+    tracing.graph.cache_clear()
     yield
-    compiled.graph.cache_clear()
+    tracing.graph.cache_clear()
     torch.compiler.reset()
 
 
@@ -65,7 +65,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(len(graph.graph.nodes))
         return graph.forward
 
-    monkeypatch.setattr(compiled, "BACKEND", backend)
+    monkeypatch.setattr(tracing, "BACKEND", backend)
     return made
 
 
