@@ -138,6 +138,8 @@ class Claim:
         an order.
         """
         if self.method in ("paths", "doubling"):
+            if estimate.exact:
+                return True
             short = self.declared - TOLERANCE - estimate.order
             return estimate.uncertainty <= _BLUNT and short <= 4.0 * estimate.uncertainty
         return estimate.reaches(self.declared, TOLERANCE, _WHOLE)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdekit.brownian import Interval, RecordedBrownian
+from sdekit.brownian.area import areas_given
 from sdekit.doors import noise_event
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
@@ -43,13 +44,15 @@ def check_gaussian(stepper: Stepper) -> None:
 class Draws:
     """The normals of one sample in a run, in its order: for every interval m for W and, with Lévy areas, m for H.
 
-    A weak method takes three-point variables for those of W, and two-point ones for m after them.
+    A weak method takes three-point variables for those of W, and two-point ones for m after them. Areas of pairs of
+    noises take m(m+1)/2 more (:func:`sdekit.brownian.area.areas_given`).
 
     Attributes:
         intervals: What is drawn over, each in the direction of the run; no two overlap.
         noise: Event shape of the noise, of m elements.
         levy: Whether Lévy areas are drawn.
         coins: Whether two-point variables are drawn.
+        areas: Whether areas of pairs of noises are drawn.
         fresh: Event shapes of the normals that every step of a chain draws beside the path; they come last.
     """
 
@@ -58,16 +61,20 @@ class Draws:
     levy: bool
     fresh: tuple[tuple[torch.Size, ...], ...] = ()
     coins: bool = False
+    areas: bool = False
 
     @classmethod
-    def of(cls, sde: SDE, stepper: Stepper, times: Sequence[float], event_shape: Shape) -> Draws:
+    def of(
+        cls, sde: SDE, stepper: Stepper, times: Sequence[float], event_shape: Shape, *, areas: bool = False
+    ) -> Draws:
         """What ``stepper`` draws on ``times``.
 
         Raises:
-            SdekitError: two draws overlap, so that they are not independent; or the stepper draws more than W and H.
+            SdekitError: two draws overlap, so that they are not independent; or the stepper draws areas of pairs of
+                noises, and they are not asked for.
         """
         prepared = stepper.prepare(sde, times)
-        if any(prepared.draws):
+        if any(prepared.draws) and not areas:
             check_gaussian(stepper)
         one = torch.zeros(1, *event_shape, dtype=torch.float64)
         noise = noise_event(sde, one, prepared, times[0])
@@ -80,12 +87,14 @@ class Draws:
                 )
         fresh = tuple([tuple([fresh_shape(kind, event_shape) for kind in step]) for step in prepared.fresh])
         kind = stepper.spec.increments
-        return cls(intervals, noise or torch.Size(), kind == "space-time", fresh, kind == "two-point")
+        levy = kind in ("space-time", "full")
+        return cls(intervals, noise or torch.Size(), levy, fresh, kind == "two-point", kind == "full")
 
     @property
     def per_interval(self) -> int:
         """Normals of one interval."""
-        return self.noise.numel() * (2 if self.levy or self.coins else 1)
+        m = self.noise.numel()
+        return m * (2 if self.levy or self.coins else 1) + (m * (m + 1) // 2 if self.areas else 0)
 
     @property
     def normals(self) -> int:
@@ -106,8 +115,11 @@ class Draws:
         """The Brownian path."""
         nodes = sorted({t for i in self.intervals for t in i})
         place = {low: j for j, low in enumerate(nodes)}
-        parts = z.reshape(len(z), len(self.intervals), -1, *self.noise)
+        columns, m = z.reshape(len(z), len(self.intervals), -1), self.noise.numel()
+        own = 2 * m if self.areas else columns.shape[-1]
+        parts = columns[..., :own].reshape(len(z), len(self.intervals), -1, *self.noise)
         w = z.new_zeros(len(nodes) - 1, len(z), *self.noise)
+        areas = z.new_zeros(*w.shape, m) if self.areas else None
         h, coins = (torch.zeros_like(w) if drawn else None for drawn in (self.levy, self.coins))
         for k, (s, t) in enumerate(self.intervals):
             j = place[min(s, t)]
@@ -117,7 +129,10 @@ class Draws:
                 h[j] = parts[:, k, 1] * ((1.0 if s < t else -1.0) * (abs(t - s) / 12.0) ** 0.5)
             if coins is not None:
                 coins[j] = parts[:, k, 1] * abs(t - s) ** 0.5
-        return RecordedBrownian(nodes, w, h, coins=coins)
+            if areas is not None and h is not None:
+                root = z.new_full((1, 1), abs(t - s) ** 0.5)
+                areas[j] = areas_given(w[j], h[j], columns[:, k, own:], root)
+        return RecordedBrownian(nodes, w, h, areas, coins=coins)
 
 
 def points(noises: int) -> list[int]:

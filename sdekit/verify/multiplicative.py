@@ -19,12 +19,14 @@ digits. The weak error follows $E[Y \otimes Y - X \otimes X]$ likewise.
 The least error that any method with the same draws can have is that of $\bar\Phi = E[\Phi \mid \text{draws}]$ in place
 of Ψ [clarkcameron1980]. A weak method draws three-point variables, which are the Gauss–Hermite rule with three nodes,
 and two-point ones, the rule with two; it follows no path, so it has no strong error. Φ does not know of the latter.
+Areas of pairs of noises are drawn by normals beside W and H, with the covariance of those of a path, so that the weak
+error of a step that is linear in them is exact too. Φ does not know of these normals either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import factorial, prod, sqrt
 
@@ -58,7 +60,8 @@ class LinearErrors:
     r"""Exact errors of a run at its last time.
 
     Attributes:
-        strong: $(E|Y - X|^2)^{1/2}$ on the Brownian path that drives the run; None for a weak method.
+        strong: $(E|Y - X|^2)^{1/2}$ on the Brownian path that drives the run; None for a weak method, and where areas
+            of pairs of noises are drawn, which are no polynomial of normals of the path.
         weak: The largest entry of $|E[Y] - E[X]|$ and $|E[Y Y^\top] - E[X X^\top]|$.
         optimum: The least strong error of any method with these draws, to 1e-10; None for a weak method, and where
             the steps are so large that its series has not converged after a thousand terms.
@@ -106,7 +109,7 @@ def linear_errors(problem: Problem, stepper: str | Stepper, steps: int) -> Linea
     if (length := max(step.length for step in exact.values())) > _LONGEST:
         raise SdekitError(f"A step has |hA| + 4 Σ |√h B_i| = {length:.3g}, above {_LONGEST:g}: take more steps.")
     moves = {h: _Move.of(probes[h], step) for h, step in exact.items()}
-    return _propagate([moves[h] for h in equal], _second_moment(problem), chosen.spec.increments not in DISCRETE)
+    return _propagate([moves[h] for h in equal], _second_moment(problem), chosen.spec.increments in ("w", "space-time"))
 
 
 def _augmented(linear: LinearCoefficients) -> tuple[np.ndarray, np.ndarray]:
@@ -146,10 +149,9 @@ class _Probe:
 
     @classmethod
     def of(cls, sde: SDE, stepper: Stepper, h: float, event: torch.Size, noises: int) -> _Probe:
-        draws, name = Draws.of(sde, stepper, [0.0, h], event), stepper.spec.name
-        if draws.intervals not in ((), ((0.0, h),)) or draws.normals != noises * (
-            2 if draws.levy or draws.coins else 1
-        ):
+        draws, name = Draws.of(sde, stepper, [0.0, h], event, areas=True), stepper.spec.name
+        wanted = replace(draws, noise=torch.Size([noises]), fresh=())
+        if draws.intervals not in ((), ((0.0, h),)) or draws.normals != wanted.per_interval:
             raise SdekitError(
                 f"{name} draws {draws.noise.numel()} variables over {list(draws.intervals)} in a step of {h:g}; "
                 f"linear_errors needs one draw over the step, for the {noises} noises of the problem."
@@ -223,7 +225,7 @@ def _run(
 
 def _mismatch(sde: SDE, stepper: Stepper, times: Sequence[float], event: torch.Size, chain: Sequence[_Probe]) -> float:
     """How far a run is from a chain of probes, on random states and normals, relative to the largest state."""
-    d, draws = event.numel(), Draws.of(sde, stepper, times, event)
+    d, draws = event.numel(), Draws.of(sde, stepper, times, event, areas=True)
     keys = random.path_keys(_SEED, _WITNESSES)
     rows = random.normals(keys, (d + draws.normals,), stream=random.STREAM_LAW)[0]
     x, z = rows[:, :d], rows[:, d:]
@@ -281,7 +283,8 @@ class _Move:
 
     @classmethod
     def of(cls, probe: _Probe, exact: LinearStep) -> _Move:
-        of_path = probe.draws.noise.numel() if probe.draws.coins else probe.draws.normals
+        draws = probe.draws
+        of_path = draws.noise.numel() * (2 if draws.levy else 1)  # the others are independent of what the path did
         known = [j for j, a in enumerate(probe.indices) if not any(a[of_path:])]
         chaos = exact.chaos([probe.indices[j][:of_path] for j in known])
         psi, phi, rest = probe.coefficients, np.zeros_like(probe.coefficients), chaos.rest
@@ -295,7 +298,7 @@ class _Move:
             ex=_products(delta, phi) - rest,
             xx=chaos.square,
             gained=_products(delta, psi) + _products(phi, delta) - rest,
-            hidden=None if probe.discrete else exact.hidden(),
+            hidden=None if probe.discrete or draws.areas else exact.hidden(),
         )
 
 

@@ -119,6 +119,27 @@ class AreaTurned(AreaMilstein):
     sign = -1.0
 
 
+class GeneralTurned(sk.MilsteinGeneral):
+    """The area of the path with the other sign."""
+
+    def step(self, sde, t0, t1, x, increment, memory) -> Step:
+        turned = None if increment is None else replace(increment, areas=-increment.area)
+        return super().step(sde, t0, t1, x, turned, memory)
+
+
+class GeneralOtherOrder(sk.MilsteinGeneral):
+    """Dg_i g_j I_(i,j): the indices exchanged."""
+
+    def step(self, sde, t0, t1, x, increment, memory) -> Step:
+        g, h, w = sde.diffusion(t0, x), t1 - t0, increment.w
+        integrals = 0.5 * (w[:, :, None] * w[:, None, :] - h * torch.eye(w.shape[1], dtype=w.dtype)) + increment.area
+        moved = x + h * sde.drift(t0, x) + times_noise(g, w)
+        for j, first in enumerate(g.unbind(-1)):
+            along = jvp(lambda y: sde.diffusion(t0, y), (x,), (first,))[1]
+            moved = moved + times_noise(along, integrals[:, :, j])
+        return Step(moved)
+
+
 class AreaForgotten(AreaMilstein):
     """No area."""
 
@@ -222,6 +243,7 @@ SHORT = (16, 32, 64, 128)
 GBM, TURN = claim("strong", "gbm"), claim("strong", "rotation", steps=SHORT)
 BACK = claim("strong", "vp-gaussian", 1.0, SHORT)
 SQUARE = claim("strong", "nonautonomous-square")
+APART = claim("strong", "noncommuting", steps=SHORT)
 
 MUTANTS = [
     Mutant("Jacobian transposed", Transposed(), sk.Milstein(), claim("strong", "nilpotent", steps=SHORT), slow=True),
@@ -238,6 +260,8 @@ MUTANTS = [
     Mutant("order 1 without areas", AreaNotNeeded(), SymmetricMilstein(), claim("strong", "noncommuting", steps=SHORT)),
     Mutant("area of the wrong sign", AreaTurned(), AreaMilstein(), LEAST_ERROR),
     Mutant("area forgotten", AreaForgotten(), AreaMilstein(), LEAST_ERROR),
+    Mutant("area of the wrong sign", GeneralTurned(), sk.MilsteinGeneral(), APART, slow=True),
+    Mutant("area of the wrong sign", GeneralOtherOrder(), sk.MilsteinGeneral(), APART, slow=True),
     Mutant("sign of beta2 in SRA1", SRA1Turned(), sk.SRA1(), CONDITIONS),
     Mutant("sign of beta2 in SRA1", SRA1Turned(), sk.SRA1(), BACK, slow=True),
     Mutant("sign of beta2 in SRA2", SRA2Turned(), SRA2(), CONDITIONS),
