@@ -117,7 +117,7 @@ def test_a_page_has_the_declared_facts(run):
 
 
 def test_orders_by_class():
-    assert orders({"linear-additive": 2.0, "additive": 1.5, "general": 1.5}) == "2 l, 1.5 ag"
+    assert orders({"linear-additive": 2.0, "additive": 1.5, "general": 1.5}) == "2l 1.5ag"
     assert orders({}) == "--"
 
 

@@ -29,10 +29,10 @@ SDEs it integrates.  λ: needs the reverse of a process with a schedule."""
 
 
 def orders(by_class: Mapping[str, float]) -> str:
-    """Orders by problem class, such as ``1 la, 0.5 dcg``."""
+    """Orders by problem class, such as ``1la 0.5dcg``."""
     values = dict.fromkeys(by_class[c] for c in _CLASSES if c in by_class)
-    parts = (f"{v:g} {''.join(c[0] for c in _CLASSES if by_class.get(c) == v)}" for v in values)
-    return ", ".join(parts) or "--"
+    parts = (f"{v:g}{''.join(c[0] for c in _CLASSES if by_class.get(c) == v)}" for v in values)
+    return " ".join(parts) or "--"
 
 
 def eta_range(eta: tuple[float, float]) -> str:
