@@ -30,6 +30,7 @@ from torch.func import jvp
 from sdekit import random
 from sdekit.dynamics import SDE, GeneralSDE, noise_shape
 from sdekit.errors import SdekitError
+from sdekit.reverse import Reverse
 from sdekit.typing import NoiseType, Time
 
 Structure = Literal["check", "trust"]
@@ -65,7 +66,7 @@ def check_structure(sde: SDE, t: Time, x: Tensor) -> None:
 
 
 def check_once(sde: SDE, t: float, x: Tensor) -> None:
-    """What :func:`sdekit.solve` asks of an SDE from callables, once for each shape of states.
+    """What :func:`sdekit.solve` asks of an SDE from callables, or of one that it solves backwards, once for each shape.
 
     A few samples are probed, and the same moved at random by as much as they are large: a start at a single point is
     often one where derivatives vanish.
@@ -73,6 +74,7 @@ def check_once(sde: SDE, t: float, x: Tensor) -> None:
     Raises:
         SdekitError: the declared noise type is not true.
     """
+    sde = sde.process if isinstance(sde, Reverse) else sde
     if not isinstance(sde, GeneralSDE) or _promises_nothing(sde, x):
         return
     try:

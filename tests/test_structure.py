@@ -230,6 +230,14 @@ def test_a_lie_is_refused_before_the_first_step_and_may_be_told_on_purpose():
     assert bool(trusted.isfinite().all())
 
 
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_way_back_rests_on_the_same_claim(eta):
+    """The divergence of G Gᵀ is taken element by element."""
+    back = sk.reverse_time(lying(), lambda t, x: -x, eta)
+    with pytest.raises(sk.SdekitError, match="declared diagonal, but"):
+        sk.solve(back, states(3), [1.0, 0.5, 0.0], "euler" if eta == 0.0 else "euler-maruyama", noise=1)
+
+
 def test_the_check_leaves_run_and_statistics_alone():
     honest, x = declared(lambda t, x: torch.sin(x), "diagonal"), states(3, 5)
     one, other = (
