@@ -289,10 +289,12 @@ def _path_source(
             f"{stepper.spec.name} needs the Lévy areas of its noises, which this path does not know: build it with "
             'levy="full".'
         )
-    drawn = first.w
-    if drawn.device != x.device or tuple(drawn.shape) != tuple(noise.shape):
-        raise SdekitError(
-            f"The Brownian path draws {tuple(drawn.shape)} on {drawn.device}; the state needs {tuple(noise.shape)} on "
-            f"{x.device}."
-        )
+    wanted = {"w": (first.w, 1), "h": (first.space_time, 1), "area": (first.areas, 2)}
+    for name, (drawn, indices) in wanted.items():
+        shape = (len(x), *event * indices)
+        if drawn is not None and (drawn.device != x.device or tuple(drawn.shape) != shape):
+            raise SdekitError(
+                f"The Brownian path draws {name} of shape {tuple(drawn.shape)} on {drawn.device}; the state needs "
+                f"{shape} on {x.device}."
+            )
     return PathNoise(noise, x.dtype, prepared.draws)

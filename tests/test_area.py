@@ -371,8 +371,7 @@ def test_what_was_not_drawn_says_how_to_have_it() -> None:
     x, grid = problem.initial.sample(4, seed=0), problem.grid(4)
     with pytest.raises(SdekitError, match='levy="full"'):
         sk.solve(problem.sde, x, grid, FullMilstein(), noise=sk.BrownianGrid.on(grid, (4, 2), levy="space-time"))
-    with pytest.raises(SdekitError, match="coupled paths"):
-        sk.verify.linear_errors(problem, FullMilstein(), 4)
+    assert sk.verify.linear_errors(problem, FullMilstein(), 4).strong is None  # it takes coupled paths
 
 
 def test_bad_areas_are_refused() -> None:
@@ -401,6 +400,25 @@ def test_areas_are_those_of_the_specification() -> None:
         bent_i, bent_j = (drawn.w[:, k] + (length / 5) ** 0.5 * z[:, k] for k in (i, j))
         wanted = drawn.h[:, i] * bent_j - drawn.h[:, j] * bent_i + length / 20**0.5 * next(rest)
         torch.testing.assert_close(drawn.area[:, i, j], wanted, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("part", ["w", "space_time", "areas"])
+def test_one_noise_for_the_whole_batch_is_refused(part: str) -> None:
+    """Broadcast, it would drive every sample alike: trap of (1, d) for (B, d), in any part of an increment."""
+    problem = sk.problems.get("heisenberg")
+    x, grid = problem.initial.sample(4, seed=0), problem.grid(4)
+    path = sk.BrownianGrid.on(grid, (4, 2), levy="full")
+
+    class Shared:
+        shape = path.shape
+
+        def increment(self, s: float, t: float) -> Increment:
+            drawn = path.increment(s, t)
+            return replace(drawn, **{part: getattr(drawn, part)[:1]})
+
+    assert sk.solve(problem.sde, x, grid, FullMilstein(), noise=path).final.shape == (4, 2)
+    with pytest.raises(SdekitError, match=r"of shape \(1, 2(, 2)?\) on cpu; the state needs \(4, 2"):
+        sk.solve(problem.sde, x, grid, FullMilstein(), noise=Shared())
 
 
 @pytest.mark.parametrize("levy", ["none", "space-time", "full"])
