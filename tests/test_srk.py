@@ -52,7 +52,7 @@ def stepper(tableau):
 def one_step(sde, x, w, h, method):
     """The production solver over [T0, T1] with this increment and Lévy area."""
     path = sk.RecordedBrownian([T0, T1], torch.from_numpy(w)[None], torch.from_numpy(h)[None])
-    return sk.solve(sde, torch.from_numpy(x), [T0, T1], method, noise=path).final.numpy()
+    return sk.solve(sde, torch.from_numpy(x), [T0, T1], method, noise=path, structure="trust").final.numpy()
 
 
 def both(f):
@@ -167,7 +167,7 @@ COLUMNS = both(lambda m, t, x: m.stack([m.cos(x[:, [1, 2, 0]] + t), x * x[:, [2,
 def with_areas(sde, x, w, levy, area, method):
     """The production solver over [T0, T1], with Lévy areas."""
     path = sk.RecordedBrownian([T0, T1], *(torch.from_numpy(v)[None] for v in (w, levy, area)))
-    return sk.solve(sde, torch.from_numpy(x), [T0, T1], method, noise=path).final.numpy()
+    return sk.solve(sde, torch.from_numpy(x), [T0, T1], method, noise=path, structure="trust").final.numpy()
 
 
 def milstein_as_printed(x, w, area):
@@ -192,6 +192,16 @@ def test_a_milstein_step_with_three_noises_is_the_double_sum():
     assert np.abs(with_areas(sde, x, w, levy, -area, "milstein-general") - right).max() > 0.05
     found = one_step(replace(sde, noise_type="commutative"), x, w, levy, sk.MilsteinCommutative())
     np.testing.assert_allclose(found, milstein_as_printed(x, w, 0 * area), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["milstein-general", "milstein-commutative"])
+def test_a_double_sum_costs_a_derivative_for_every_noise(name):
+    """One drift; the diffusion once, and once more under every one of three products."""
+    x = torch.from_numpy(data()[0]).reshape(5, 3)
+    kind = "general" if name == "milstein-general" else "commutative"
+    shears = lambda t, y: torch.stack([y[:, :1] * 0 + c * torch.ones_like(y) for c in (1, 2, 3)], -1)  # noqa: E731
+    run = sk.solve(sk.sde(DRIFT, shears, kind), x, [0.0, 0.5], name, noise=1)
+    assert (run.stats.drift_evaluations, run.stats.diffusion_evaluations) == (1, 4)
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "scalar", "additive"])
