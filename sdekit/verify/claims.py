@@ -103,7 +103,7 @@ class Claim:
             if self.method in ("paths", "doubling"):
                 for samples in _PATHS:
                     found = order(self.make(), stepper, self.kind, tries[0], samples=samples, seed=seed)
-                    if found.uncertainty <= _SHARP:
+                    if found.exact or found.uncertainty <= _SHARP:
                         break
                 return found
             for ladder in tries:
