@@ -26,7 +26,12 @@ from sdekit.typing import Prediction, Time
 Randn = Callable[..., Tensor]
 LAW = sk.Gaussian(torch.tensor([1.0, -0.5], dtype=torch.float64), torch.tensor([0.3, 1.2], dtype=torch.float64))
 JAGGED = [0.9, 0.8123, 0.5, 0.4999, 0.31, 0.1, 0.05]
-STEPPERS = {name: cls for name, cls in registry.STEPPERS.items() if not cls.spec.needs_langevin}
+# Those that take the reverse of a process.
+STEPPERS = {
+    name: cls
+    for name, cls in registry.STEPPERS.items()
+    if not cls.spec.needs_langevin and cls.spec.noise_types & {"none", "additive"}
+}
 
 
 def gaussian_score() -> Score:
