@@ -22,6 +22,7 @@ from sdekit.steppers import Step
 from sdekit.steppers.coefficients import vector
 from sdekit.steppers.stratonovich import TABLEAUS, StratonovichRungeKutta, StratonovichTableau
 from sdekit.verify import linear_errors
+from sdekit.verify.conditions import stratonovich_residuals
 
 TOLD = [name for name in problems.PROBLEMS if name.endswith("-strat")]
 T0, T1 = 0.3, 0.55
@@ -260,6 +261,28 @@ def test_a_forgotten_correction_does_not_converge(forgotten):
     right = replace(problem, sde=sk.to_stratonovich(problem.sde))
     errors = partial(linear_errors, stepper="heun-strat", steps=128)
     assert errors(wrong).weak > 0.05 > errors(right).weak
+
+
+# --- order conditions -------------------------------------------------------------------------------
+
+ORDERS = {"slowrk": (1.5, 1.5), "spark": (1.0, 1.5), "general-shark": (1.0, 1.5)}  # where noises commute; if additive
+
+
+def missed(tableau: StratonovichTableau, order: float, noise: str) -> set[str]:
+    return {name for name, r in stratonovich_residuals(tableau, order, noise).items() if abs(r) > 1e-30}
+
+
+@pytest.mark.parametrize("name", TABLEAUS)
+def test_tableaus_satisfy_the_conditions_of_their_order_and_no_more(name):
+    for noise, order in zip(("commutative", "additive"), ORDERS.get(name, (1.0, 1.0)), strict=True):
+        assert not missed(TABLEAUS[name], order, noise)
+        assert order == 1.5 or missed(TABLEAUS[name], 1.5, noise)
+
+
+def test_slips_break_conditions():
+    assert missed(replace(SLOW, bh=vector("0 0 0 -2 0 0 2")), 1.5, "additive") == {"g[f]"}
+    assert "g[g[g]]" in missed(replace(SLOW, bw=vector("0 0 1 0 0 0 0")), 1.5, "commutative")
+    assert missed(replace(SLOW, bw=vector("0 1 0 0 0 0 0")), 1.0, "commutative") == {"g[g]"}
 
 
 # --- the reversible method ----------------------------------------------------------------------------
