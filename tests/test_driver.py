@@ -30,7 +30,7 @@ JAGGED = [0.9, 0.8123, 0.5, 0.4999, 0.31, 0.1, 0.05]
 STEPPERS = {
     name: cls
     for name, cls in registry.STEPPERS.items()
-    if not cls.spec.needs_langevin and cls.spec.noise_types & {"none", "additive"}
+    if not cls.spec.needs_langevin and (cls.spec.noise_types == {"none"} or "additive" in cls.spec.noise_types)
 }
 
 

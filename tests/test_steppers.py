@@ -29,7 +29,7 @@ Randn = Callable[..., Tensor]
 STEPPERS = {
     name: cls
     for name, cls in registry.STEPPERS.items()
-    if not cls.spec.needs_langevin and cls.spec.noise_types & {"none", "additive"}
+    if not cls.spec.needs_langevin and (cls.spec.noise_types == {"none"} or "additive" in cls.spec.noise_types)
 }
 GRID = [0.9, 0.8123, 0.5, 0.4999, 0.31, 0.1, 0.05]
 MEAN = torch.tensor([0.3, -1.0, 0.5], dtype=torch.float64)
