@@ -71,7 +71,7 @@ def test_declared_facts(stepper: str) -> None:
     assert spec.noise_types
     assert spec.calculus
     assert 0.0 <= spec.eta[0] <= spec.eta[1]
-    assert (spec.eta[1] > 0.0) == bool(spec.noise_types - {"none"}) or spec.needs_langevin
+    assert (spec.eta[1] > 0.0) == bool(spec.noise_types - {"none"}) or spec.needs_langevin or spec.remembers
     assert isinstance(registry.get(stepper), cls)
     assert "References:" in (cls.__doc__ or "") or issubclass(cls, ExplicitRungeKutta)
 
