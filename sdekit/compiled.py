@@ -27,22 +27,26 @@ from sdekit.tracing import Graph, Known, Parts, Problem, graph, parts_of
 BLOCK = 10
 """Steps of a block, about."""
 
-SMALL = 2**14
-"""Elements of a state up to which a block has twice as many: there its call costs what its steps do."""
+SMALL, CHEAP = 2**14, 50
+"""Elements of a state up to which a call costs more than the steps in it, and the steps of a block there, if a step is
+one evaluation: of more a compiler has enough with ten."""
 
 Report = Callable[[int, int], None] | None
 Stop = Callable[[int, Tensor, bool], Status]
 
 
-def block_size(steps: int, elements: int) -> int:
-    """K: the even number near :data:`BLOCK` that throws away least of the last block; all steps where they are few.
+def block_size(steps: int, elements: int, evaluations: int) -> int:
+    """K: an even number for which there are few blocks, and little of the last one is thrown away.
 
     Args:
-        steps: Of the run.
+        steps: Of the run; a block takes them all where they are few.
         elements: Of the state.
+        evaluations: Of a step.
     """
-    most = 2 * BLOCK if elements <= SMALL else BLOCK
-    return steps if steps <= most else min(range(most, most // 2 - 1, -2), key=lambda size: -steps % size)
+    most = CHEAP if elements <= SMALL and evaluations == 1 else BLOCK
+    if steps <= most:
+        return steps
+    return min(range(most, most // 2 - 1, -2), key=lambda size: 4 * -(-steps // size) + -steps % size)
 
 
 @final
@@ -111,7 +115,7 @@ class Blocks:
             Known.of(sde),
             Known.of(stepper),
             backwards=times[0] > times[-1],
-            size=block_size(len(times) - 1, x.numel()),
+            size=block_size(len(times) - 1, x.numel(), stepper.spec.evaluations),
             keep=keep,
             draws=draws,
             shape=x.shape,

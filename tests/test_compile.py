@@ -29,7 +29,7 @@ ODE = sk.sde(lambda t, x: -x * torch.sin(x + t))
 MANY = sk.sde(lambda t, x: -x, lambda t, x: torch.stack([x, 0.3 + 0.0 * x, x.flip(1)], -1), noise_type="general")
 VP = sk.VP()
 DATA = sk.Gaussian(torch.tensor([0.5, -0.2], dtype=torch.float64), 0.25)
-RISING = torch.linspace(0.0, 1.0, 24, dtype=torch.float64)
+RISING = torch.linspace(0.0, 1.0, 24, dtype=torch.float64)  # 23 steps: three blocks of 8
 FALLING = sk.grids.log_snr(VP, 12)
 
 CASES = {
@@ -48,8 +48,9 @@ FEW = ("euler-maruyama in reverse", "sri1w1", "ula")
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    """No graph of another test."""
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No graph of another test; blocks of about ten steps."""
+    monkeypatch.setattr(compiled, "CHEAP", 10)
     tracing.graph.cache_clear()
     yield
     tracing.graph.cache_clear()
@@ -183,9 +184,16 @@ def test_a_sample_that_blows_up_says_so(traced: list[int]) -> None:
     assert int(plain.status[0]) == sk.Status.NON_FINITE
 
 
-def test_what_is_thrown_away() -> None:
-    assert [compiled.block_size(n, 10) for n in (1, 7, 20, 24, 50, 100, 23)] == [1, 7, 20, 12, 10, 20, 12]
-    assert [compiled.block_size(n, 10**6) for n in (10, 20, 24, 100)] == [10, 10, 8, 10]
+def test_blocks_are_few_and_little_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    small = [compiled.block_size(n, 10, 1) for n in (1, 7, 50, 51, 100, 101, 1000)]
+    assert small == [1, 7, 50, 26, 50, 34, 50]
+    assert [compiled.block_size(n, 10**6, 1) for n in (10, 11, 20, 24, 100)] == [10, 6, 10, 8, 10]
+    assert compiled.block_size(100, 10, 2) == 10
+    for n in (1, 13, 57, 1000):
+        for elements in (10, 10**6):
+            size = compiled.block_size(n, elements, 1)
+            assert n <= size or size % 2 == 0  # the noise is drawn two steps at a time
 
 
 # What does not trace
