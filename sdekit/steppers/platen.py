@@ -73,7 +73,7 @@ class Platen15(StepMethod):
 
     With $\Phi_\pm = x_+ \pm g(x_+) \sqrt h$, and all supporting values at the end of the step,
 
-    $$ x \leftarrow x + g W + \frac{f(x_+) - f(x_-)}{2 \sqrt h} Z + \frac h4 \bigl( f(x_+) + 2 f + f(x_-) \bigr)
+    $$ x \leftarrow x + g W + \frac{f(x_+) - f(x_-)}{2 \sqrt h} Z + \frac{h}{4} \bigl( f(x_+) + 2 f + f(x_-) \bigr)
        + \frac{g(x_+) - g(x_-)}{4 \sqrt h} (W^2 - h) $$
 
     $$ \quad + \frac{g(x_+) - 2 g + g(x_-)}{2 h} (W h - Z)
