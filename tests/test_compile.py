@@ -114,7 +114,7 @@ def test_every_step_method_traces(name: str, traced: list[int]) -> None:
         if registry.obstacle(sk.STEPPERS[name].spec, sde) is not None:
             continue
         if name in REMEMBER:
-            with pytest.raises(sk.SdekitError, match="remembers its last step.*leave compile out"):
+            with pytest.raises(sk.SdekitError, match=r"remembers its last step.*leave compile out"):
                 both(sde, name, RISING)
         else:
             same(*both(sde, name, RISING))
