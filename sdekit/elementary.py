@@ -7,6 +7,7 @@ no kernel, and as tensors with one time per sample.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -78,3 +79,15 @@ def log_expm1(x: Scalar) -> Scalar:
 def expit(x: Scalar) -> Scalar:
     r"""$1 / (1 + e^{-x})$ without overflow."""
     return exp(-softplus(-x))
+
+
+def constant(value: float, x: Tensor) -> Tensor:
+    """``value`` as a 0-dim tensor like ``x``: small states pay for every number that torch has to wrap."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return x.new_full((), value)
+    return _constant(value, x.dtype, x.device)
+
+
+@lru_cache(maxsize=256)
+def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.full((), value, dtype=dtype, device=device)

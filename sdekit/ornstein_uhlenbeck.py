@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sdekit import schedules
+from sdekit.elementary import constant
 from sdekit.errors import SdekitError
 from sdekit.laws import Gaussian, Law
 from sdekit.linear import (
@@ -100,13 +101,13 @@ class OU(LinearProcess):
 
     def drift(self, t: Time, x: Tensor) -> Tensor:
         if isinstance(self.mu, float) and self.mu == 0.0:
-            return apply_operator(-self.theta, x)
+            return constant(-self.theta, x) * x if isinstance(self.theta, float) else apply_operator(-self.theta, x)
         mu = self.mu if isinstance(self.mu, float) else self.mu.to(x)
         return apply_operator(self.theta, mu - x)
 
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         if isinstance(self.sigma, float):
-            return x.new_full((), self.sigma).expand(x.shape)
+            return constant(self.sigma, x).expand(x.shape)
         sigma = self.sigma.to(x)
         if sigma.ndim == 2:
             return sigma.reshape(*x.shape[1:], -1).expand(*x.shape, sigma.shape[-1])
