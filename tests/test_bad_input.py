@@ -197,7 +197,7 @@ STEPPERS: list[Case] = [
     (
         "Stratonovich",
         lambda _: solve(sk.sde(drift, drift, "diagonal", "stratonovich"), stepper="euler-maruyama", noise=0),
-        r"not a method of stratonovich calculus\. Steppers that can: euler-heun.*euler-maruyama takes sk\.to_ito\(sde\)",
+        r"not a method of stratonovich calculus\. Steppers that can: euler-heun.*euler-maruyama takes sk\.to_ito",
     ),
     (
         "Ito",
