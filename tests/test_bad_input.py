@@ -247,7 +247,7 @@ NOISE: list[Case] = [
     (
         "a path on another device",
         lambda _: solve(REVERSE, noise=sk.BrownianGrid.on(GRID, (3, 2), device="meta")),
-        r"draws \(3, 2\) on meta; the state needs \(3, 2\) on cpu",
+        r"draws w of shape \(3, 2\) on meta; the state needs \(3, 2\) on cpu",
     ),
     ("a path of one time", lambda _: sk.BrownianGrid.on([0.5], (3, 2)), r"two strictly monotone times; got \[0\.5\]"),
     ("a path that stands still", lambda _: sk.BrownianGrid.on([0.5, 0.5], (3, 2)), r"strictly monotone"),

@@ -12,9 +12,21 @@ from sdekit.steppers import Spec, Step, StepMethod, registry
 from sdekit.verify import check_stepper, claims
 from sdekit.verify.conformance import Check, checks
 
-SAMPLED = {f"order/{c.name}" for name in sk.STEPPERS for c in claims(name) if c.method in ("paths", "doubling")}
+COSTLY = {"paths": [pytest.mark.statistical], "doubling": [pytest.mark.statistical], "backward": []}
+METHODS = {(name, f"order/{c.name}"): c.method for name in sk.STEPPERS for c in claims(name)}
+ALWAYS = ("euler-maruyama", "milstein", "sra1", "sri1w1", "heun-strat", "dri1")
+
+
+def marks(name: str, check: Check) -> list[pytest.MarkDecorator]:
+    """Orders that take seconds each are measured by ``make certify``, and in every run for one stepper of a kind."""
+    method = METHODS.get((name, check.name))
+    if method not in COSTLY:
+        return []
+    return COSTLY[method] if name in ALWAYS else [*COSTLY[method], pytest.mark.certify]
+
+
 EVERY = [
-    pytest.param(name, check, id=f"{name}/{check.name}", marks=[pytest.mark.statistical] * (check.name in SAMPLED))
+    pytest.param(name, check, id=f"{name}/{check.name}", marks=marks(name, check))
     for name in sk.STEPPERS
     for check in checks(name)
 ]
