@@ -262,7 +262,9 @@ class _Saving:
         if isinstance(save, str):
             if save not in ("final", "all"):
                 raise unknown_name("way to save", save, ("final", "all"))
-            wanted = grid if save == "all" else grid[-1:]
+            if len(distinct := list(dict.fromkeys(grid))) == len(grid):
+                return cls(grid, list(range(len(grid))) if save == "all" else [len(grid) - 1])
+            wanted, grid = grid if save == "all" else grid[-1:], distinct
         else:
             wanted = torch.as_tensor(save, dtype=torch.float64).reshape(-1).tolist()
             nodes_up = sorted(grid)

@@ -81,13 +81,13 @@ def expit(x: Scalar) -> Scalar:
     return exp(-softplus(-x))
 
 
-def constant(value: float, x: Tensor) -> Tensor:
-    """``value`` as a 0-dim tensor like ``x``: small states pay for every number that torch has to wrap."""
+def constant(value: float, x: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+    """``value`` in every entry of a tensor like ``x``: small states pay for every number that torch has to wrap."""
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-        return x.new_full((), value)
-    return _constant(value, x.dtype, x.device)
+        return x.new_full((), value).expand(shape)
+    return _constant(value, x.dtype, x.device, shape)
 
 
 @lru_cache(maxsize=256)
-def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.full((), value, dtype=dtype, device=device)
+def _constant(value: float, dtype: torch.dtype, device: torch.device, shape: tuple[int, ...]) -> Tensor:
+    return torch.full((), value, dtype=dtype, device=device).expand(shape)

@@ -107,7 +107,7 @@ class OU(LinearProcess):
 
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         if isinstance(self.sigma, float):
-            return constant(self.sigma, x).expand(x.shape)
+            return constant(self.sigma, x, x.shape)
         sigma = self.sigma.to(x)
         if sigma.ndim == 2:
             return sigma.reshape(*x.shape[1:], -1).expand(*x.shape, sigma.shape[-1])

@@ -21,6 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -115,12 +116,24 @@ def path_keys(seed: int, paths: int | Sequence[int] | Tensor, device: torch.devi
     Returns:
         int64 tensor of shape (B,).
     """
-    numbers = _numbers(paths, device) if isinstance(paths, int) else torch.as_tensor(paths)
+    if isinstance(paths, int):
+        return _numbered_keys(seed, paths, torch.device(device))
+    numbers = torch.as_tensor(paths)
     if numbers.ndim != 1 or numbers.is_floating_point():
         raise SdekitError(
             f"paths must be whole numbers, one per sample; got shape {tuple(numbers.shape)} of {numbers.dtype}."
         )
-    return _mix(numbers.to(device, torch.int64) * _signed(_GAMMA) + _signed(key(seed)))
+    return _keys_of(seed, numbers.to(device, torch.int64))
+
+
+def _keys_of(seed: int, numbers: Tensor) -> Tensor:
+    return _mix(numbers * _signed(_GAMMA) + _signed(key(seed)))
+
+
+@lru_cache(maxsize=8)
+def _numbered_keys(seed: int, count: int, device: torch.device) -> Tensor:
+    """The keys of the paths 0 … count − 1, for runs that follow one another."""
+    return _keys_of(seed, _numbers(count, device))
 
 
 def seed_keys(seeds: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> Tensor:
