@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import torch
@@ -165,18 +166,6 @@ class Blocks:
         reached.kept.setdefault(reached.done, reached.x)
         return reached.kept, reached.done, reached.cause
 
-    def _tables(self, device: torch.device, last: int) -> list[tuple[int, tuple[Tensor, ...]]]:
-        """For every block how many steps it has; starts and ends of steps, its first one, how many are left."""
-        steps, size = len(self.times) - 1, self.graph.problem.size
-        short = -steps % size
-        clock = [-t for t in self.times] if self.graph.problem.backwards else list(self.times)
-        pairs = torch.tensor([clock[:-1] + clock[-2:-1] * short, clock[1:] + clock[-1:] * short], dtype=torch.float64)
-        firsts = torch.arange(0, steps, size)
-        starts, ends = pairs.to(device).reshape(2, -1, size).unbind()
-        columns = (starts, ends, firsts.to(device), (last - firsts).to(device))
-        rows = zip(*(column.unbind() for column in columns), strict=True)
-        return [(min(size, last - k), row) for k, row in zip(range(0, steps, size), rows, strict=True) if k < last]
-
     def _given(self, first: int) -> list[Parts]:
         """The increments of a block that are handed in."""
         if self.source is None or self.keys is not None:
@@ -187,3 +176,19 @@ class Blocks:
         # Copies: a graph is made for tensors that are not one another.
         spare = [tuple([part if part is None else part.clone() for part in parts[-1]]) for _ in range(len(parts), size)]
         return parts + spare
+
+
+@lru_cache(maxsize=16)
+def _tables(
+    times: tuple[float, ...], backwards: bool, size: int, device: torch.device, last: int
+) -> list[tuple[int, tuple[Tensor, ...]]]:
+    """For every block how many steps it has; starts and ends of steps, its first one, how many are left."""
+    steps = len(times) - 1
+    short = -steps % size
+    clock = [-t for t in times] if backwards else list(times)
+    pairs = torch.tensor([clock[:-1] + clock[-2:-1] * short, clock[1:] + clock[-1:] * short], dtype=torch.float64)
+    firsts = torch.arange(0, steps, size)
+    starts, ends = pairs.to(device).reshape(2, -1, size).unbind()
+    columns = (starts, ends, firsts.to(device), (last - firsts).to(device))
+    rows = zip(*(column.unbind() for column in columns), strict=True)
+    return [(min(size, last - k), row) for k, row in zip(range(0, steps, size), rows, strict=True) if k < last]
