@@ -149,7 +149,8 @@ class Blocks:
         # A copy, for a graph is not made for a state that a field holds too; a leaf is left as it is.
         start = x.contiguous() if x.requires_grad else x.clone(memory_format=torch.contiguous_format)
         reached = _Reached(start, {0: x} if 0 in keep else {})
-        tables = self._tables(x.device, min(total, most))
+        made = self.graph.problem
+        tables = _tables(tuple(self.times), made.backwards, made.size, x.device, min(total, most))
         heads = 2 if torch.is_grad_enabled() else 1  # a state with a gradient behind it has a graph of its own
         for blocks, recompile in ((tables[:heads], True), (tables[heads:], False)):
             with self.graph.traced(recompile):
