@@ -49,7 +49,8 @@ class Family(PlannedStepper):
     def __repr__(self) -> str:
         start = "" if self.start == "single-step" else f", start={self.start!r}"
         apart = "" if self.apart == type(self).apart else f", apart={self.apart!r}"
-        return f"{type(self).__name__}({self.order}{start}{apart})"
+        family = type(self).__name__.removesuffix(str(self.order))  # a member of the registry is one of the family, too
+        return f"{family}({self.order}{start}{apart})"
 
     @classmethod
     @abstractmethod
