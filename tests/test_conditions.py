@@ -502,7 +502,7 @@ def test_conditions_hold_if_and_only_if_the_expansions_agree(name):
     for entry, wrong in changes(STOCHASTIC[name]):
         broken = {c: float(r) for c, r in residuals(wrong, 2).items() if abs(r) > 1e-9}
         off = defect(wrong)
-        if entry.startswith("nodes"):  # the expansions are of equations without an explicit time; test_srk has the others
+        if entry.startswith("nodes"):  # of an explicit time, which the expansions do not have; see test_srk
             assert list(broken) == ["α c0 = 1/2"]
             continue
         assert (off > 1e-6) == bool(broken), f"{entry}: expansions differ by {off}, and {broken} are broken"
