@@ -275,6 +275,7 @@ def lost_bit(patch: pytest.MonkeyPatch) -> None:
 def keys_unmixed(patch: pytest.MonkeyPatch) -> None:
     """The sum of path and step is what counts."""
     patch.setattr(random, "_mix", lambda x: x)
+    patch.setattr(random, "_numbered_keys", random._numbered_keys.__wrapped__)  # which keeps keys that were mixed
 
 
 def nothing_mixed(patch: pytest.MonkeyPatch) -> None:
