@@ -108,7 +108,8 @@ def test_rejections_leave_the_law_alone():
     control = PID(1e-2, 1e-2, first=1.0)
     solution = sk.solve(GBM, ones(n), [0.0, 1.0], "sri1w1", noise=1, controller=control).check()
     assert int(solution.diagnostics["rejected"].sum()) > n
-    z = (solution.final.log() - (MU - 0.5 * SIGMA**2)) / SIGMA
+    # At this tolerance a path that comes near zero may be carried past it.
+    z = (solution.final.clamp(min=1e-9).log() - (MU - 0.5 * SIGMA**2)) / SIGMA
     assert stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-6
 
 
