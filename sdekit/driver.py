@@ -94,6 +94,8 @@ def solve(
     """
     doors.check_sde(sde)
     doors.check_state(x)
+    if compile and controller is not None:
+        raise SdekitError(f"compile=True takes steps of a grid, not those of {controller!r}: leave one of them out.")
     drawn = doors.noise_of(noise, paths, x)
     nodes, chosen = doors.grid_and_stepper(sde, grid, steps, stepper, to_data=end == "stop")
     doors.check_noise(sde, float(nodes[0]), x, structure)
@@ -106,10 +108,6 @@ def solve(
     limits = _Limits(max_steps, max_seconds, started)
     with ExitStack() as stack:
         report = _reporter(progress, stack)
-        if compile and controller is not None:
-            raise SdekitError(
-                f"compile=True takes steps of a grid, not those of {controller!r}: leave one of them out."
-            )
         if compile:
             ran = _in_blocks(sde, counter, chosen, saving, x, steps_noise, report, limits)
         elif controller is None:

@@ -58,6 +58,8 @@ class LocalTime:
 
     def scaled(self, increment: Increment) -> Increment:
         """An increment over the steps, as one over [0, 1]."""
-        w, h = increment.w, increment.space_time
-        root = self._root.reshape(-1, *(1,) * (w.ndim - 1))
-        return Increment(w / root, None if h is None else h / root)
+        root = self._root.reshape(-1, *(1,) * (increment.w.ndim - 1))
+        w, h, coins = (None if v is None else v / root for v in (increment.w, increment.space_time, increment.coins))
+        assert w is not None
+        areas = None if increment.areas is None else increment.areas / self._h.reshape(-1, 1, 1)
+        return Increment(w, h, areas, coins)

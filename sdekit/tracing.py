@@ -135,7 +135,7 @@ class Graph:
             )
         start, end = torch.tensor([s, t], dtype=torch.float64, device=x.device).unbind()
         local = LocalTime(made.forwards(made.sde.value), start, end, x)
-        scaled = None if increment is None else _scaled(end - start, parts_of(increment))
+        scaled = None if increment is None else local.scaled(increment)
         own = stepper.step(local, 0.0, 1.0, x, scaled, None).x
         off = (own - plain.x).abs().amax() / torch.maximum(x.abs().amax(), plain.x.abs().amax()).clamp_min(1.0)
         if bool(off > _AGREE.get(x.dtype, 0.1)):
@@ -204,8 +204,9 @@ def _block(problem: Problem) -> FunctionType:
             drawn = draws.block(keys, torch.ones_like(starts, dtype=draws.wide), first)
         states = []
         for i, (start, end) in enumerate(zip(starts.unbind(), ends.unbind(), strict=True)):
-            increment = _scaled(end - start, given[i]) if given else drawn[i]
-            new = stepper.step(LocalTime(sde, start, end, x), 0.0, 1.0, x, increment, None).x
+            local = LocalTime(sde, start, end, x)
+            increment = local.scaled(_increment(given[i])) if given else drawn[i]
+            new = stepper.step(local, 0.0, 1.0, x, increment, None).x
             x = new if keep else torch.where(left > i, new, x)
             states.append(x)
         return states if keep else states[-1:]
@@ -218,14 +219,8 @@ def parts_of(increment: Increment) -> Parts:
     return increment.w, increment.space_time, increment.areas, increment.coins
 
 
-def _scaled(h: Tensor, parts: Parts) -> Increment:
-    """An increment over h as one over [0, 1]: Brownian scaling."""
-    w, space_time, areas, coins = parts
+def _increment(parts: Parts) -> Increment:
+    """What :func:`parts_of` took apart."""
+    w, *rest = parts
     assert w is not None
-    root, length = h.rsqrt().to(w.dtype), h.to(w.dtype)
-    return Increment(
-        w * root,
-        None if space_time is None else space_time * root,
-        None if areas is None else areas / length,
-        None if coins is None else coins * root,
-    )
+    return Increment(w, *rest)

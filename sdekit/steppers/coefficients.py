@@ -15,6 +15,7 @@ from torch import Tensor
 
 Vector: TypeAlias = tuple[Fraction, ...]
 Matrix: TypeAlias = tuple[Vector, ...]
+Terms: TypeAlias = tuple[tuple[int, float], ...]
 
 _DIGITS = 10**40
 
@@ -44,7 +45,7 @@ def row_sums(a: Matrix) -> Vector:
     return tuple(sum(row, Fraction(0)) for row in a)
 
 
-def terms(row: Vector) -> tuple[tuple[int, float], ...]:
+def terms(row: Vector) -> Terms:
     """The entries of a row that are not zero, as floats with their places."""
     return tuple((j, float(entry)) for j, entry in enumerate(row) if entry)
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE, times_noise
 from sdekit.steppers.base import EmbeddedMethod, Memory, Spec, Step
-from sdekit.steppers.coefficients import Matrix, Vector, combine, matrix, node, row_sums, terms, vector
+from sdekit.steppers.coefficients import Matrix, Terms, Vector, combine, matrix, node, row_sums, terms, vector
 from sdekit.typing import Calculus
 
 
@@ -64,9 +64,6 @@ class SRATableau:
     def plan(self) -> _Plan:
         """What the stage loop reads."""
         return _Plan.of(self)
-
-
-Terms = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ from torch import Tensor
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
 from sdekit.steppers.base import EmbeddedMethod, Memory, Spec, Step
-from sdekit.steppers.coefficients import Matrix, Vector, combine, matrix, node, row_sums, terms, vector
-from sdekit.steppers.sra import Parts, SRATableau, Terms, additive_pair, additive_step
+from sdekit.steppers.coefficients import Matrix, Terms, Vector, combine, matrix, node, row_sums, terms, vector
+from sdekit.steppers.sra import Parts, SRATableau, additive_pair, additive_step
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from torch import Tensor
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE, times_noise
 from sdekit.steppers.base import ALL_NOISE, EmbeddedMethod, Memory, Spec, Step, StepMethod
-from sdekit.steppers.coefficients import Matrix, Vector, combine, matrix, node, root, row_sums, terms, vector
+from sdekit.steppers.coefficients import Matrix, Terms, Vector, combine, matrix, node, root, row_sums, terms, vector
 from sdekit.typing import Calculus, Increments, NoiseType
 
 STRATONOVICH: frozenset[Calculus] = frozenset({"stratonovich"})
@@ -77,9 +77,6 @@ class StratonovichTableau:
 def _asked(rows: tuple[Vector, ...], i: int) -> bool:
     """Whether a stage or the new state takes something from stage i."""
     return any(row[i] for row in rows if i < len(row))
-
-
-Terms = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)

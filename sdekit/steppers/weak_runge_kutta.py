@@ -43,8 +43,7 @@ from torch import Tensor
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE, times_noise
 from sdekit.steppers.base import ALL_NOISE, Memory, Spec, Step, StepMethod
-from sdekit.steppers.coefficients import Matrix, Vector, combine, matrix, node, root, row_sums, terms, vector
-from sdekit.steppers.sra import Terms
+from sdekit.steppers.coefficients import Matrix, Terms, Vector, combine, matrix, node, root, row_sums, terms, vector
 
 
 @dataclass(frozen=True)
