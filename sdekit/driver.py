@@ -75,7 +75,7 @@ def solve(
         steps: Number of steps, when ``grid`` is left out.
         controller: Steps of every sample's own choosing, :class:`~sdekit.PID`, for a stepper that estimates its error
             (:mod:`sdekit.adaptive`). Of ``grid`` the first and the last time count, and what ``save`` asks for.
-        compile: Whether blocks of steps, ten to fifty, run as one graph, their noise drawn inside, by ``torch.compile``: for
+        compile: Whether blocks of ten to fifty steps run as one graph, noise drawn inside, by ``torch.compile``: for
             step methods (:mod:`sdekit.compiled`). The first run of a problem takes the seconds that this takes. Fields
             see times as 0-dim tensors.
         structure: Whether the noise type of an :func:`~sdekit.sde` is checked before the first step, once for every
