@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sdekit import adaptive, doors, ends
+from sdekit import doors, ends
+from sdekit.adaptive import dyadic
 from sdekit.brownian import BrownianPath, Noise
 from sdekit.compiled import Blocks
 from sdekit.controllers import PID
@@ -221,7 +222,7 @@ def _adaptive(
     """Every sample in steps of its own."""
     first, last = saving.times[0], saving.times[-1]
     wanted = sorted({saving.times[i] for i in saving.order} - {first, last}, reverse=first > last)
-    journey = adaptive.journey(
+    journey = dyadic.journey(
         *(sde, stepper, controller, noise, x, first, last, wanted),
         max_steps=limits.steps,
         max_seconds=limits.seconds,
