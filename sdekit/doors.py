@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from sdekit import grids
 from sdekit.brownian import BrownianPath, BrownianTree, GridPath, Noise, PathNoise, RecordedBrownian, StepNoise
+from sdekit.controllers import PID
 from sdekit.dynamics import SDE, GeneralSDE, noise_shape
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.fresh import Joined, RecordedFresh, fresh_source
@@ -22,6 +23,7 @@ from sdekit.schedules import Schedule
 from sdekit.score import ModelScore
 from sdekit.steppers import registry
 from sdekit.steppers.base import End, Prepared, Stepper
+from sdekit.steppers.embedded import EmbeddedRungeKutta
 from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.rectified import VABM
 from sdekit.structure import Structure, check_once
@@ -134,10 +136,15 @@ def grid_and_stepper(
     grid: Tensor | Sequence[float] | None,
     steps: int | None,
     stepper: str | Stepper | None,
+    controller: PID | None = None,
     *,
     to_data: bool = True,
 ) -> tuple[Tensor, Stepper]:
     """What a run uses, with defaults for what is left out, checked against the problem and one another."""
+    if controller is not None and grid is None and steps is None:
+        grid = _whole_range(sde)
+    if stepper is None and controller is not None and sde.noise_type == "none":
+        stepper = "dopri5"
     if stepper is not None:
         chosen = registry.get(stepper)
         registry.check(chosen, sde)
@@ -148,6 +155,38 @@ def grid_and_stepper(
     # Not on α = 0, which is safe only for networks that do not predict the noise: whoever knows that names a stepper.
     check_times(sde, nodes, chosen.spec.safe_at & {"noiseless"})
     return nodes, chosen
+
+
+def _whole_range(sde: SDE) -> list[float]:
+    """From one end of a process's default range to the other; steps in between are a controller's."""
+    process = sde.process if isinstance(sde, Reverse) else sde
+    if not isinstance(process, LinearProcess):
+        raise SdekitError("Give the first and the last time of the run as grid=[first, last].")
+    low, high = process.t_min, process.t_max
+    return [high, low] if isinstance(sde, Reverse) else [low, high]
+
+
+def own_times(save: Any, nodes: Tensor, x: Tensor, stepper: Stepper, controller: PID | None) -> Tensor | None:
+    """Times of every sample's own, float64 of shape (T, B), if ``save`` asks for such; else None.
+
+    Raises:
+        SdekitError: they are not one for every sample, not in the interval, or the run has no dense output.
+    """
+    if not (isinstance(save, Tensor) and save.ndim == 2):
+        return None
+    times = save.detach().to("cpu", torch.float64)
+    low, high = float(nodes.min()), float(nodes.max())
+    if controller is None or not isinstance(stepper, EmbeddedRungeKutta):
+        raise SdekitError(
+            f"Times of every sample's own (save of shape {tuple(save.shape)}) need dense output: an ODE, a stepper "
+            f"such as dopri5, and a controller; got {stepper.spec.name} and controller={controller!r}."
+        )
+    if times.shape[1] != len(x) or len(times) == 0:
+        raise SdekitError(f"save has shape {tuple(save.shape)}; for {len(x)} samples it must be (T, {len(x)}).")
+    if not bool(((times >= low) & (times <= high)).all()):
+        wrong = times[~((times >= low) & (times <= high))][:3].tolist()
+        raise SdekitError(f"save asks for {wrong}; the grid spans [{low:g}, {high:g}].")
+    return times
 
 
 def default_stepper(sde: SDE, steps: int) -> Stepper:

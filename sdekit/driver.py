@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sdekit import doors, ends
-from sdekit.adaptive import dyadic
+from sdekit.adaptive import dyadic, ode
 from sdekit.brownian import BrownianPath, Noise
 from sdekit.compiled import Blocks
 from sdekit.controllers import PID
@@ -26,6 +26,7 @@ from sdekit.observe import LOOK_EVERY, Counter, finite_samples, observe
 from sdekit.reverse import Reverse
 from sdekit.solution import Solution, Statistics, Status, versions
 from sdekit.steppers.base import Memory, Prepared, Stepper
+from sdekit.steppers.embedded import EmbeddedRungeKutta
 from sdekit.structure import Structure
 
 Save = Literal["final", "all"] | Tensor | Sequence[float]
@@ -63,12 +64,14 @@ def solve(
             other than ``stop`` goes on.
         stepper: A registry name or a :class:`~sdekit.steppers.Stepper`. Default: where there is a schedule,
             ``VABM(4, start="ramp")`` for a flow and ``ERSDE(2, start="ramp", apart=1.0)`` for a reverse SDE;
-            ``exact-linear`` for a forward process; else ``rk4`` without noise and ``euler-maruyama`` with it.
+            ``exact-linear`` for a forward process; else ``rk4`` without noise and ``euler-maruyama`` with it. With a
+            controller ``dopri5``, where there is no noise.
         noise: A seed, or a Brownian path. Required when the problem is stochastic, but for ``paths``. A
             ``torch.Generator`` stands for a seed that is drawn from it, a list of them for one per sample.
         paths: With a seed: the global path number of every sample (0 … B − 1 by default). Without: seeds, one per
             sample, each of which has what it would have alone with ``noise=seed``.
-        save: ``final``, ``all``, or times; times off the grid are added to it and stepped to.
+        save: ``final``, ``all``, or times; times off the grid are added to it and stepped to. With a controller they
+            change no step; then a Runge–Kutta pair takes a tensor of shape (T, B), too: times of every sample's own.
         end: After the last time of a reverse problem: ``stop``; ``denoise``, which goes on to $E[x_0 \mid x_t]$ for one
             more evaluation; or ``exact-linear``, the exact way on where the score is affine, for none
             (:mod:`sdekit.ends`). What they reach is the final state, saved last whatever ``save`` says, at t = 0. It is
@@ -98,9 +101,10 @@ def solve(
     if compile and controller is not None:
         raise SdekitError(f"compile=True takes steps of a grid, not those of {controller!r}: leave one of them out.")
     drawn = doors.noise_of(noise, paths, x)
-    nodes, chosen = doors.grid_and_stepper(sde, grid, steps, stepper, to_data=end == "stop")
+    nodes, chosen = doors.grid_and_stepper(sde, grid, steps, stepper, controller, to_data=end == "stop")
     doors.check_noise(sde, float(nodes[0]), x, structure)
-    saving = _Saving.of(nodes, save)
+    own = doors.own_times(save, nodes, x, chosen, controller)
+    saving = _Saving.of(nodes, "final" if own is not None else save)
     counter = Counter()
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")
     finish = ends.finish(observe(sde, counter, fields=False), nodes, end, x, drawn)
@@ -113,6 +117,9 @@ def solve(
             ran = _in_blocks(sde, counter, chosen, saving, x, steps_noise, report, limits)
         elif controller is None:
             ran = _fixed(sde, observed, chosen, saving, x, steps_noise, report, limits)
+        elif isinstance(chosen, EmbeddedRungeKutta):
+            eager = isinstance(sde, Reverse) and sde.score.law is None
+            ran = _descended(observed, chosen, saving, own, x, controller, eager, report, limits)
         else:
             ran = _adaptive(observed, chosen, saving, x, steps_noise, controller, report, limits)
     ts, xs, final = ran.ts, ran.xs, ran.final
@@ -120,7 +127,8 @@ def solve(
         arrived = (ran.status == Status.SUCCESS).reshape(-1, *(1,) * (x.ndim - 1))
         final = torch.where(arrived, finish(final), final)
         before = 0 if isinstance(save, str) and save == "final" else len(ts)
-        ts, xs = torch.cat([ts[:before], ts.new_zeros(1)]), torch.cat([xs[:before], final[None]])
+        ts = torch.cat([ts[:before], ts.new_zeros(1, *ts.shape[1:])])
+        xs = torch.cat([xs[:before], final[None]])
     status = ran.status.masked_fill(~finite_samples(final), Status.NON_FINITE)
     seconds = time.perf_counter() - started
     stats = Statistics(ran.steps, counter.drift, counter.diffusion, counter.score, seconds)
@@ -234,6 +242,32 @@ def _adaptive(
     diagnostics = {"accepted": arrival.accepted, "rejected": arrival.rejected}
     xs = torch.stack([found[t] for t in ts])
     return _Ran(torch.tensor(ts, dtype=torch.float64), xs, arrival.final, arrival.status, arrival.attempts, diagnostics)
+
+
+def _descended(
+    sde: SDE,
+    stepper: EmbeddedRungeKutta,
+    saving: _Saving,
+    own: Tensor | None,
+    x: Tensor,
+    controller: PID,
+    eager: bool,
+    report: Callable[[int, int], None] | None,
+    limits: _Limits,
+) -> _Ran:
+    """Every sample in steps of its own, of an ODE."""
+    first, last = saving.times[0], saving.times[-1]
+    ts = torch.tensor([saving.times[i] for i in saving.order], dtype=torch.float64) if own is None else own
+    only_final = own is None and saving.order == [len(saving.times) - 1]
+    landing = ode.Descent(
+        *(sde, stepper.pair, controller, first, last, None if only_final else ts, eager),
+        max_steps=limits.steps,
+        max_seconds=limits.seconds,
+        report=None if report is None else lambda arrived: report(arrived, len(x)),
+    ).run(x)
+    diagnostics = {name: getattr(landing, name) for name in ("accepted", "rejected", "evaluations")}
+    xs = landing.final[None] if only_final else landing.between
+    return _Ran(ts, xs, landing.final, landing.status, landing.attempts, diagnostics)
 
 
 def _problem(sde: SDE) -> dict[str, Any]:

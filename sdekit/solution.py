@@ -48,13 +48,14 @@ class Solution:
     """The result of :func:`sdekit.solve`.
 
     Attributes:
-        ts: The times that were saved, float64, shape (T,).
+        ts: The times that were saved, float64, shape (T,); (T, B), if they were asked for sample by sample.
         xs: The states there, shape (T, B, *E).
         final: The state where the run ended, shape (B, *E), whether or not ``save`` asked for it.
         stats: Steps, evaluations, seconds.
         status: How each sample ended, int8 of shape (B,), values of :class:`Status`.
         provenance: Versions, stepper, process, times, seed, dtype and device.
-        diagnostics: What the stepper reports of every sample, shape (B,) each; ``acceptance`` of Metropolis steps.
+        diagnostics: What the stepper reports of every sample, shape (B,) each; ``acceptance`` of Metropolis steps;
+            with a controller the steps ``accepted`` and ``rejected``, of Runge–Kutta pairs also ``evaluations``.
     """
 
     ts: Tensor

@@ -9,6 +9,7 @@ from sdekit.steppers.deis import DEIS, ETDAB
 from sdekit.steppers.dpm import DPM1, DPM2, DPM3
 from sdekit.steppers.dpmpp import DPMpp2M, DPMpp2S, DPMpp3M, DPMpp3S
 from sdekit.steppers.edm import Churn, EDMEuler, EDMHeun
+from sdekit.steppers.embedded import BoSh3, DoPri5, DoPri8, EmbeddedRungeKutta, Pair, Tsit5
 from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.euler_maruyama import EulerMaruyama
 from sdekit.steppers.exact import ExactLinear
@@ -23,7 +24,7 @@ from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.registry import STEPPERS, TABLEAUS
 from sdekit.steppers.reversible_heun import ReversibleHeun
-from sdekit.steppers.runge_kutta import RK4, Euler, Heun
+from sdekit.steppers.runge_kutta import RK4, Euler, Heun, Midpoint
 from sdekit.steppers.sa_solver import SASolver
 from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
 from sdekit.steppers.seeds import SEEDS2, SEEDS3
@@ -64,6 +65,7 @@ __all__ = [
     "VABM",
     "AncestralVE",
     "AnnealedLangevin",
+    "BoSh3",
     "Churn",
     "Corrector",
     "DDPMBeta",
@@ -71,8 +73,11 @@ __all__ = [
     "DPMpp2S",
     "DPMpp3M",
     "DPMpp3S",
+    "DoPri5",
+    "DoPri8",
     "EDMEuler",
     "EDMHeun",
+    "EmbeddedRungeKutta",
     "Euler",
     "EulerHeun",
     "EulerMaruyama",
@@ -81,12 +86,14 @@ __all__ = [
     "HeunStratonovich",
     "LangevinCorrector",
     "MetropolisCorrector",
+    "Midpoint",
     "MidpointStratonovich",
     "Milstein",
     "MilsteinCommutative",
     "MilsteinFree",
     "MilsteinGeneral",
     "Multistep",
+    "Pair",
     "Plan",
     "PlannedStepper",
     "Platen15",
@@ -109,5 +116,6 @@ __all__ = [
     "Step",
     "StepMethod",
     "Stepper",
+    "Tsit5",
     "UniPC",
 ]

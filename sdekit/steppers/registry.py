@@ -16,6 +16,7 @@ from sdekit.steppers.deis import DEIS, ETDAB
 from sdekit.steppers.dpm import DPM1, DPM2, DPM3
 from sdekit.steppers.dpmpp import DPMpp2M, DPMpp2S, DPMpp3M, DPMpp3S
 from sdekit.steppers.edm import EDMEuler, EDMHeun
+from sdekit.steppers.embedded import BoSh3, DoPri5, DoPri8, Tsit5
 from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.euler_maruyama import EulerMaruyama
 from sdekit.steppers.exact import ExactLinear
@@ -29,7 +30,7 @@ from sdekit.steppers.platen_weak import PlatenWeak2
 from sdekit.steppers.predictor_corrector import PredictorCorrector
 from sdekit.steppers.rectified import VAB, VABM
 from sdekit.steppers.reversible_heun import ReversibleHeun
-from sdekit.steppers.runge_kutta import RK4, Euler, ExplicitRungeKutta, Heun, Tableau
+from sdekit.steppers.runge_kutta import RK4, Euler, ExplicitRungeKutta, Heun, Midpoint, Tableau
 from sdekit.steppers.sa_solver import SASolver
 from sdekit.steppers.sde_dpmpp import SDEDPMpp1, SDEDPMpp2M, SDEDPMpp3M
 from sdekit.steppers.seeds import SEEDS2, SEEDS3
@@ -44,7 +45,7 @@ from sdekit.steppers.weak_runge_kutta import DRI1, RI6, WeakTableau
 _FAMILIES: tuple[type[Family], ...] = (ERSDE, DEIS, ETDAB, UniPC, VAB, VABM)
 _ALL: tuple[type[Stepper], ...] = (
     *(EulerMaruyama, Milstein, MilsteinCommutative, MilsteinGeneral, MilsteinFree, Platen15),
-    *(SRA1, SRA3, SOSRA, SRI1W1, SRI2W1, SOSRI, Euler, Heun, RK4, ExactLinear),
+    *(SRA1, SRA3, SOSRA, SRI1W1, SRI2W1, SOSRI, Euler, Heun, Midpoint, RK4, BoSh3, DoPri5, Tsit5, DoPri8, ExactLinear),
     *(EulerHeun, HeunStratonovich, MidpointStratonovich, SEA, ShARK, SlowRK, SPaRK, ReversibleHeun),
     *(PlatenWeak2, RI6, DRI1),
     *(DDIM, DDPM, DDPMBeta, AncestralVE, ReverseDiffusion, EDMEuler, EDMHeun),

@@ -7,6 +7,7 @@ References: [hairer1993], §II.1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, final
@@ -16,21 +17,26 @@ from torch import Tensor
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
 from sdekit.steppers.base import Memory, Spec, Step, StepMethod
+from sdekit.steppers.coefficients import Matrix, Vector, combine, node, row_sums
 from sdekit.typing import Calculus
 
-_BOTH: frozenset[Calculus] = frozenset({"ito", "stratonovich"})
+BOTH: frozenset[Calculus] = frozenset({"ito", "stratonovich"})
 
 
 @dataclass(frozen=True)
 class Tableau:
-    """Coefficients of an explicit method, as exact fractions: rows of a, weights b; c is the row sums."""
+    """Coefficients of an explicit method, as exact fractions: rows of a, weights b.
 
-    a: tuple[tuple[Fraction, ...], ...]
-    b: tuple[Fraction, ...]
+    The nodes c are the row sums, unless they are printed: sums of decimals may miss 1, and a step its end.
+    """
+
+    a: Matrix
+    b: Vector
+    nodes: Vector | None = None
 
     @property
-    def c(self) -> tuple[Fraction, ...]:
-        return tuple(sum(row, Fraction(0)) for row in self.a)
+    def c(self) -> Vector:
+        return row_sums(self.a) if self.nodes is None else self.nodes
 
 
 def tableau(a: tuple[tuple[str, ...], ...], b: tuple[str, ...]) -> Tableau:
@@ -47,20 +53,13 @@ class ExplicitRungeKutta(StepMethod):
         h = t1 - t0
         slopes: list[Tensor] = []
         for row, c in zip(self.tableau.a, self.tableau.c, strict=True):
-            # The last node is t1 itself: t0 + h may round past the end of the interval.
-            t = t1 if c == 1 else t0 + float(c) * h
-            slopes.append(sde.drift(t, _combine(x, h, row, slopes)))
-        return Step(_combine(x, h, self.tableau.b, slopes))
+            slopes.append(sde.drift(node(t0, t1, float(c)), combine(x, _moves(h, row, slopes))))
+        return Step(combine(x, _moves(h, self.tableau.b, slopes)))
 
 
-def _combine(x: Tensor, h: float, weights: tuple[Fraction, ...], slopes: list[Tensor]) -> Tensor:
-    r"""$x + h \sum_j w_j k_j$, one new tensor."""
-    moved = None
-    for weight, slope in zip(weights, slopes, strict=True):
-        if weight:
-            alpha = h * float(weight)
-            moved = x.add(slope, alpha=alpha) if moved is None else moved.add_(slope, alpha=alpha)
-    return x if moved is None else moved
+def _moves(h: float, weights: Vector, slopes: list[Tensor]) -> Iterator[tuple[float, Tensor]]:
+    """H wⱼ kⱼ, where there is a weight; a row may go on with zeros."""
+    return ((h * float(weight), slope) for weight, slope in zip(weights, slopes, strict=False) if weight)
 
 
 def _spec(name: str, summary: str, order: int, stages: int) -> Spec:
@@ -71,7 +70,7 @@ def _spec(name: str, summary: str, order: int, stages: int) -> Spec:
         kind="step",
         evaluations=stages,
         ode=float(order),
-        calculus=_BOTH,
+        calculus=BOTH,
     )
 
 
@@ -89,6 +88,14 @@ class Heun(ExplicitRungeKutta):
 
     spec = _spec("heun", "Heun's method for ODEs, order 2", 2, 2)
     tableau = tableau(((), ("1",)), ("1/2", "1/2"))
+
+
+@final
+class Midpoint(ExplicitRungeKutta):
+    """The explicit midpoint rule, order 2."""
+
+    spec = _spec("midpoint", "the explicit midpoint rule for ODEs, order 2", 2, 2)
+    tableau = tableau(((), ("1/2",)), ("0", "1"))
 
 
 @final

@@ -78,6 +78,10 @@ GOLDEN: dict[str, Golden] = {
     "euler": step_method(step_methods.euler, stochastic=False),
     "heun": step_method(step_methods.heun, stochastic=False),
     "rk4": step_method(step_methods.rk4, stochastic=False),
+    **{
+        name: step_method(getattr(step_methods, name), stochastic=False)
+        for name in ("midpoint", "bosh3", "dopri5", "tsit5", "dopri8")
+    },
     "exact-linear": Golden(samplers.exact_linear, samplers.exact_forward),
     "ddim": Golden(samplers.ddim),
     "dpmpp-2m": Golden(samplers.dpmpp_2m),

@@ -306,3 +306,78 @@ def rk4(f, kick, times, x):
         k4 = f(t, x + h * k3)
         x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
     return x
+
+
+def midpoint(f, kick, times, x):
+    """Runge 1895: a step with the slope in its middle."""
+    for s, t in pairwise(times):
+        x = x + (t - s) * f((s + t) / 2, x + (t - s) / 2 * f(s, x))
+    return x
+
+
+def bosh3(f, kick, times, x):
+    """Bogacki and Shampine 1989: slopes at 0, 1/2 and 3/4."""
+    for s, t in pairwise(times):
+        h = t - s
+        k1 = f(s, x)
+        k2 = f(s + h / 2, x + h / 2 * k1)
+        k3 = f(s + 3 * h / 4, x + 3 * h / 4 * k2)
+        x = x + h / 9 * (2 * k1 + 3 * k2 + 4 * k3)
+    return x
+
+
+def staged(f, times, x, nodes, rows):
+    """Stages at the nodes, each a row of weights of those before; the last row is the step."""
+    for s, t in pairwise(times):
+        slopes, inside = [], x
+        for c, row in zip([*nodes, None], [[], *rows], strict=True):
+            inside = x + (t - s) * sum((mp.mpf(a) * k for a, k in zip(row, slopes, strict=True)), 0 * x)
+            if c is not None:
+                slopes.append(f(s + mp.mpf(c) * (t - s), inside))
+        x = inside
+    return x
+
+
+def dopri5(f, kick, times, x):
+    """Dormand and Prince 1980, RK5(4)7M, over the common denominators of Hairer, Nørsett and Wanner's table 5.2."""
+    q = lambda *pairs: [mp.mpf(a) / b for a, b in pairs]  # noqa: E731
+    rows = [
+        q((1, 5)),
+        q((3, 40), (9, 40)),
+        q((44, 45), (-56, 15), (32, 9)),
+        q((19372, 6561), (-25360, 2187), (64448, 6561), (-212, 729)),
+        q((9017, 3168), (-355, 33), (46732, 5247), (49, 176), (-5103, 18656)),
+        q((35, 384), (0, 1), (500, 1113), (125, 192), (-2187, 6784), (11, 84)),
+    ]
+    return staged(f, times, x, q((0, 1), (1, 5), (3, 10), (4, 5), (8, 9), (1, 1)), rows)
+
+
+def tsit5(f, kick, times, x):
+    """Tsitouras 2011, table 1, with thirty digits from the solution of its order conditions."""
+    rows = [
+        ["0.161"],
+        ["-0.00848065549235698854442687425023", "0.335480655492356988544426874250"],
+        ["2.89715305710549343213043259419", "-6.35944848997507484314815991238", "4.36229543286958141101772731819"],
+        [
+            *("5.32586482843925660442887792084", "-11.7488835640628278777471703398"),
+            *("7.49553934288983620830460478456", "-0.0924950663617552492565020793321"),
+        ],
+        [
+            *("5.86145544294642002865925148698", "-12.9209693178471092917061186818", "8.15936789857615864318040079454"),
+            *("-0.0715849732814009972245305425258", "-0.0282690503940683829090030572127"),
+        ],
+        [
+            *("0.0964607668180652295181673131651", "0.01", "0.479889650414499574775249532291"),
+            *("1.37900857410374189319227482186", "-3.29006951543608067990104758571", "2.32471052409977398241535591840"),
+        ],
+    ]
+    return staged(f, times, x, ["0", "0.161", "0.327", "0.9", "0.980025540904509685729810286287", "1"], rows)
+
+
+def dopri8(f, kick, times, x):
+    """Hairer, Nørsett and Wanner's DOP853, as scipy prints it; nodes are the sums of its rows."""
+    from scipy.integrate._ivp import dop853_coefficients as code
+
+    rows = [[mp.mpf(float(code.A[i, j])) for j in range(i)] for i in range(1, 13)]
+    nodes = [sum(row, mp.mpf(0)) for row in ([], *rows[:-1])]
+    return staged(f, times, x, nodes, rows)
