@@ -39,13 +39,14 @@ class BrownianInterval:
     Args:
         path: A path of shape (B, *noise) on a grid, or a tree; torchsde sees (B, m). ``levy="space-time"`` for ``srk``,
             ``levy="full"`` for ``log_ode``.
+        backwards: Whether torchsde sees it in the clock −t, from its end to its start.
 
     Raises:
         SdekitError: from a call, an interval that is reversed or not on the path, and an area that it does not know.
     """
 
-    def __init__(self, path: GridPath | BrownianTree) -> None:
-        self.path = path
+    def __init__(self, path: GridPath | BrownianTree, backwards: bool = False) -> None:
+        self.path, self.backwards = path, backwards
         self._times = path.times if isinstance(path, GridPath) else [path.t0, path.t1]
         w = path.increment(*self._times[:2]).w
         self.dtype, self.device = w.dtype, w.device
@@ -106,11 +107,14 @@ class BrownianInterval:
         self, ta: float | Tensor, tb: float | Tensor | None = None, return_U: bool = False, return_A: bool = False
     ) -> Any:
         """The increment over [ta, tb], with U and A as asked; over [t0, ta] if tb is left out."""
-        s, t = (self._times[0], float(ta)) if tb is None else (float(ta), float(tb))
+        first = -self._times[-1] if self.backwards else self._times[0]
+        s, t = (first, float(ta)) if tb is None else (float(ta), float(tb))
         if s > t:
             raise SdekitError(f"An increment needs ta ≤ tb; got ta = {s}, tb = {t}.")
+        s, t = (-t, -s) if self.backwards else (s, t)
         s, t = (self._node(s), self._node(t)) if isinstance(self.path, GridPath) else (s, t)
         increment = self.path.increment(s, t)
+        increment = increment.reflected() if self.backwards else increment
         found = [increment.w.flatten(1)]
         if return_U:
             found.append(_integral(increment, t - s))

@@ -68,7 +68,7 @@ class Peer:
 def _torchsde(method: str) -> Stepper:
     from sdekit.interop import torchsde
 
-    return torchsde.stepper(method)
+    return torchsde.stepper(method, areas=False)  # what is measured has noises that commute
 
 
 def _torchdiffeq(method: str, **options: Any) -> Stepper:
