@@ -174,6 +174,12 @@ def _certified(fact: str, declared: float, c: Certificate | None) -> list[str]:
     return [name, _number(declared), c.measured + remark, c.where, certificates.METHODS[c.method]]
 
 
+def _measured(stepper: str, fact: str) -> str:
+    """The order of the certificate that speaks for a fact, and where it was had."""
+    c = certificates.by_fact(certificates.load(stepper))[fact]
+    return f"{c.measured} on {c.where}"
+
+
 def _draw(drawn: Sequence[Certificate], path: Path) -> None:
     """Errors against steps, one line for each fact, with its slope."""
     figure = drawing.new_figure(3.0, 7.0)
@@ -239,8 +245,9 @@ _GENERATED = {
 
 
 def _generate(app, docname, source):
-    """Replace each comment ``<!-- generated: WHAT -->``."""
-    source[0] = re.sub(r"<!-- generated: (.+?) -->", lambda m: _GENERATED[m[1]](), source[0])
+    """Replace each comment ``<!-- generated: WHAT -->`` and ``<!-- measured: STEPPER FACT -->``."""
+    text = re.sub(r"<!-- generated: (.+?) -->", lambda m: _GENERATED[m[1]](), source[0])
+    source[0] = re.sub(r"<!-- measured: (\S+) (\S+) -->", lambda m: _measured(m[1], m[2]), text)
 
 
 def setup(app):

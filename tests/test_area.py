@@ -350,6 +350,17 @@ def test_strong_order_one_takes_areas() -> None:
     assert wrong.order < 0.75
 
 
+@pytest.mark.certify
+@pytest.mark.statistical
+@pytest.mark.parametrize(("method", "order"), [(FullMilstein(), 1.0), (TurnedMilstein(), 0.5)])
+def test_the_order_by_the_sign_of_the_area(method, order) -> None:
+    """On more paths and shorter steps; seed 0, four uncertainties (false alarm 6e-5)."""
+    problem = sk.problems.get("noncommuting")
+    found = sk.verify.order(problem, method, "strong", (8, 16, 32, 64, 128), samples=16_384)
+    assert found.uncertainty < 0.05
+    assert abs(found.order - order) < 4 * found.uncertainty, found
+
+
 # --- bad input ----------------------------------------------------------------------------------------
 
 

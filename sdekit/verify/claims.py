@@ -47,11 +47,16 @@ _BEFORE_ROUND_OFF = (8, 16, 32, 64, 128)
 _HALF_OCTAVES = (64, 96, 128, 192, 256)
 _FINE = (128, 192, 256, 384, 512, 768)
 _FINEST = (768, 1024, 1536, 2048)
-_AGAIN = {"linear": (512, 768, 1024, 1536, 2048), "backward": (48, 64, 96, 128, 192)}
+_AGAIN = {
+    "linear": (512, 768, 1024, 1536, 2048),
+    "backward": (48, 64, 96, 128, 192),
+    "isometry": (64, 128, 256, 512),
+    "doubling": (32, 64, 128, 256, 512),
+}
 _EXACT_LADDER = (1, 4, 64)
 _STIFF = ("ve-mixture", "double-well")  # where what a step leaves beside the state grows until it is all there is
 _FOR_CHAINS = "vp-mixture"  # whose steps are no normal kernels, so that weak errors say what W2 does elsewhere
-_PATHS = (4096, 16_384)  # the second where the first leave more uncertainty than
+_PATHS = (4096, 16_384, 65_536)  # more where fewer leave too much uncertainty
 _SHARP = 0.08
 _WHOLE = 0.3  # of an exact error: orders there are whole numbers
 _BLUNT = 0.12  # uncertainty beyond which a sampled order says nothing
@@ -90,27 +95,29 @@ class Claim:
         found = problems.get(self.problem, **({} if self.eta is None else {"eta": self.eta}))
         return replace(found, grid=functools.partial(_jagged, found.grid)) if self.jagged else found
 
-    def measure(self, stepper: str | Stepper, steps: Sequence[int] | None = None, seed: int = 0) -> OrderEstimate:
+    def measure(
+        self, stepper: str | Stepper, steps: Sequence[int] | None = None, seed: int = 0, within: float = _SHARP
+    ) -> OrderEstimate:
         """The order that the stepper has.
 
         Args:
             stepper: A registry name or a stepper.
             steps: Step counts; by default those that suit the method.
             seed: Of coupled paths, where the method needs them.
+            within: Uncertainty that is good enough; more paths and finer steps are tried until it is reached, and if it
+                is not, the least uncertain order is the answer.
         """
-        tries = self._ladders(registry.get(stepper).spec) if steps is None else (steps,)
-        with torch.no_grad():
-            if self.method in ("paths", "doubling"):
-                for samples in _PATHS:
-                    found = order(self.make(), stepper, self.kind, tries[0], samples=samples, seed=seed)
-                    if found.exact or found.uncertainty <= _SHARP:
-                        break
-                return found
-            for ladder in tries:
-                found = order(self.make(), stepper, self.kind, ladder, seed=seed)
-                if found.exact or found.uncertainty <= _SHARP:
-                    break
-        return found
+        ladders = self._ladders(registry.get(stepper).spec) if steps is None else (steps,)
+        tries = [(ladder, _PATHS[0]) for ladder in ladders]
+        if self.method in ("paths", "doubling"):
+            tries = [(ladders[0], samples) for samples in _PATHS] + [(ladder, _PATHS[-1]) for ladder in ladders[1:]]
+        found = []
+        for ladder, samples in tries:
+            with torch.no_grad():
+                found.append(order(self.make(), stepper, self.kind, ladder, samples=samples, seed=seed))
+            if found[-1].exact or found[-1].uncertainty <= within:
+                return found[-1]
+        return min(found, key=lambda e: math.inf if math.isnan(e.uncertainty) else e.uncertainty)
 
     def _ladders(self, spec: Spec) -> tuple[tuple[int, ...], ...]:
         """Step counts, and others to be taken where those leave the order blunt: errors that change sign, say."""
