@@ -7,9 +7,10 @@ a leg, which begins with the length of the last step of the one before.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, final
@@ -114,36 +115,44 @@ class WholeRun(Stepper, ABC):
 
 
 def whole_run(
-    stepper: WholeRun,
     sde: SDE,
+    stepper: WholeRun,
+    controller: PID,
     noise: Keys | BrownianPath | None,
     x: Tensor,
+    first: float,
+    last: float,
     times: Sequence[float],
-    controller: PID,
+    *,
     max_steps: int,
-    deadline: float,
+    max_seconds: float | None,
+    report: Callable[[int], None] | None,
 ) -> Arrival:
     """The run that :func:`sdekit.solve` makes of it.
 
     Args:
-        stepper: The method.
         sde: The problem.
+        stepper: The method.
+        controller: As given.
         noise: Keys, or a tree that covers the interval; None where there is no noise.
         x: Initial states.
-        times: Of the run: its first, those asked for, its last.
-        controller: As given.
+        first: Where the run begins.
+        last: Where it ends.
+        times: Those asked for in between, in the order of the run.
         max_steps: Attempts after which it ends.
-        deadline: When it ends, by :func:`time.perf_counter`.
+        max_seconds: Seconds after which it ends.
+        report: Called with the number of samples that have ended, when they have.
 
     Raises:
         SdekitError: a path that is no tree over the interval, of another shape, or without the areas that are needed.
     """
-    path = _path(stepper, sde, noise, x, min(times[0], times[-1]), max(times[0], times[-1]))
-    backwards = times[0] > times[-1]
-    clock = [-t for t in times] if backwards else list(times)
+    path = _path(stepper, sde, noise, x, min(first, last), max(first, last))
+    backwards = first > last
+    clock = [-t if backwards else t for t in (first, *times, last)]
     dynamics = Reflected(sde) if backwards else sde
     span = clock[-1] - clock[0]
-    watch = Watch(max_steps, deadline, _FINEST * max(abs(clock[0]), abs(clock[-1])), x)
+    deadline = math.inf if max_seconds is None else time.perf_counter() + max_seconds
+    watch = Watch(max_steps, deadline, _FINEST * max(abs(first), abs(last)), x)
     status, reached = Status.SUCCESS, [x]
     leg = Leg(x, min(span, _FIRST * span if controller.first is None else controller.first))
     try:
@@ -153,6 +162,8 @@ def whole_run(
             reached.append(leg.x)
     except Cut as cut:
         status = cut.status
+    if report:
+        report(len(x))
     reached += [watch.state] * (len(clock) - len(reached))
     each = torch.full((len(x),), status, dtype=torch.int8, device=x.device)
     accepted = torch.full((len(x),), watch.accepted, dtype=torch.int64, device=x.device)

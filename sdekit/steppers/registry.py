@@ -8,7 +8,7 @@ from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.langevin import Langevin
 from sdekit.reverse import Reverse
-from sdekit.steppers import sra, sri, weak_runge_kutta
+from sdekit.steppers import back_ends, sra, sri, weak_runge_kutta
 from sdekit.steppers.ancestral import DDPM, AncestralVE, DDPMBeta, ReverseDiffusion
 from sdekit.steppers.base import Spec, Stepper
 from sdekit.steppers.ddim import DDIM
@@ -67,16 +67,23 @@ TABLEAUS: dict[str, Tableau | SRATableau | SRITableau | WeakTableau] = {
 """Name → tableau: those of the steppers, and published ones that no stepper takes yet."""
 
 
+def names() -> tuple[str, ...]:
+    """All that :func:`get` knows: the steppers here, and the methods of other libraries, installed or not."""
+    return *STEPPERS, *back_ends.names()
+
+
 def get(stepper: str | Stepper) -> Stepper:
-    """A stepper from its registry name, or itself.
+    """A stepper from its registry name, or from ``library:method``, or itself.
 
     Raises:
-        SdekitError: an unknown name; the nearest one is suggested.
+        SdekitError: an unknown name; the nearest one is suggested. A library that is not installed.
     """
     if isinstance(stepper, Stepper):
         return stepper
+    if ":" in str(stepper):
+        return back_ends.method(stepper)
     if stepper not in STEPPERS:
-        raise unknown_name("stepper", stepper, STEPPERS)
+        raise unknown_name("stepper", stepper, names())
     return _made(STEPPERS[stepper])
 
 
