@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from sdekit.dynamics import SDE, GeneralSDE
-from sdekit.typing import Calculus, Direction, NoiseType, Time
+from sdekit.typing import Calculus, Direction, Inside, NoiseType, Time
 
 
 @final
@@ -84,6 +84,12 @@ def _in(calculus: Calculus, sde: SDE) -> SDE:
     if sde.noise_type in ("none", "additive"):
         return replace(sde, calculus=calculus) if isinstance(sde, GeneralSDE) else sde
     return sde.source if isinstance(sde, Converted) else Converted(sde)
+
+
+def inside_of(sde: SDE) -> Inside | None:
+    """Where its states may be, as :func:`sdekit.sde` was told; None for everywhere."""
+    source = sde.source if isinstance(sde, Converted) else sde
+    return source.inside if isinstance(source, GeneralSDE) else None
 
 
 def noise_drift(sde: SDE, t: Time, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from sdekit import grids
 from sdekit.brownian import BrownianPath, BrownianTree, GridPath, Noise, PathNoise, RecordedBrownian, StepNoise
 from sdekit.controllers import PID
-from sdekit.dynamics import SDE, GeneralSDE, noise_shape
+from sdekit.dynamics import SDE, GeneralSDE, noise_shape, samples_inside
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.fresh import Joined, RecordedFresh, fresh_source
 from sdekit.keys import Keys, Paths, Seed
@@ -27,6 +27,7 @@ from sdekit.steppers.embedded import EmbeddedRungeKutta
 from sdekit.steppers.er_sde import ERSDE
 from sdekit.steppers.rectified import VABM
 from sdekit.structure import Structure, check_once
+from sdekit.typing import Inside
 
 
 def check_sde(sde: SDE) -> None:
@@ -51,6 +52,19 @@ def check_state(x: Tensor) -> None:
     bad = int((~finite_samples(x)).sum())
     if bad:
         raise SdekitError(f"The initial state has NaN or Inf in {bad} of {len(x)} samples.")
+
+
+def check_inside(inside: Inside, x: Tensor) -> None:
+    """Refuse states that begin where they may not be, and an answer that does not say where that is."""
+    answer = inside(x)
+    if answer.dtype != torch.bool or answer.shape not in (x.shape, x.shape[:1]):
+        raise SdekitError(
+            f"inside must answer with a boolean for every element or sample of a state of shape {tuple(x.shape)}; got "
+            f"{answer.dtype} of shape {tuple(answer.shape)}."
+        )
+    out = int((~samples_inside(inside, x)).sum())
+    if out:
+        raise SdekitError(f"{out} of {len(x)} samples begin outside of where states may be, by inside= of this SDE.")
 
 
 def check_noise(sde: SDE, t: float, x: Tensor, structure: Structure) -> None:

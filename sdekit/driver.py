@@ -15,9 +15,10 @@ from torch import Tensor
 from sdekit import doors, ends
 from sdekit.adaptive import dyadic, ode
 from sdekit.brownian import BrownianPath, Noise
+from sdekit.calculus import inside_of
 from sdekit.compiled import Blocks
 from sdekit.controllers import PID
-from sdekit.dynamics import SDE
+from sdekit.dynamics import SDE, samples_inside
 from sdekit.ends import End
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.keys import Keys, Paths, Seed
@@ -28,6 +29,7 @@ from sdekit.solution import Solution, Statistics, Status, versions
 from sdekit.steppers.base import Memory, Prepared, Stepper
 from sdekit.steppers.embedded import EmbeddedRungeKutta
 from sdekit.structure import Structure
+from sdekit.typing import Inside
 
 Save = Literal["final", "all"] | Tensor | Sequence[float]
 Progress = bool | Callable[[int, int], None] | None
@@ -105,6 +107,9 @@ def solve(
     doors.check_noise(sde, float(nodes[0]), x, structure)
     own = doors.own_times(save, nodes, x, chosen, controller)
     saving = _Saving.of(nodes, "final" if own is not None else save)
+    inside = inside_of(sde)
+    if inside is not None:
+        doors.check_inside(inside, x)
     counter = Counter()
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")
     finish = ends.finish(observe(sde, counter, fields=False), nodes, end, x, drawn)
@@ -121,7 +126,7 @@ def solve(
             eager = isinstance(sde, Reverse) and sde.score.law is None
             ran = _descended(observed, chosen, saving, own, x, controller, eager, report, limits)
         else:
-            ran = _adaptive(observed, chosen, saving, x, steps_noise, controller, report, limits)
+            ran = _adaptive(observed, chosen, saving, x, steps_noise, controller, inside, report, limits)
     ts, xs, final = ran.ts, ran.xs, ran.final
     if finish is not None and bool((ran.status == Status.SUCCESS).any()):
         arrived = (ran.status == Status.SUCCESS).reshape(-1, *(1,) * (x.ndim - 1))
@@ -130,6 +135,9 @@ def solve(
         ts = torch.cat([ts[:before], ts.new_zeros(1, *ts.shape[1:])])
         xs = torch.cat([xs[:before], final[None]])
     status = ran.status.masked_fill(~finite_samples(final), Status.NON_FINITE)
+    if inside is not None:
+        left = (status == Status.SUCCESS) & ~samples_inside(inside, final)
+        status = status.masked_fill(left, Status.OUTSIDE)
     seconds = time.perf_counter() - started
     stats = Statistics(ran.steps, counter.drift, counter.diffusion, counter.score, seconds)
     provenance = {
@@ -224,6 +232,7 @@ def _adaptive(
     x: Tensor,
     noise: Keys | BrownianPath | None,
     controller: PID,
+    inside: Inside | None,
     report: Callable[[int, int], None] | None,
     limits: _Limits,
 ) -> _Ran:
@@ -235,6 +244,7 @@ def _adaptive(
         max_steps=limits.steps,
         max_seconds=limits.seconds,
         report=None if report is None else lambda arrived: report(arrived, len(x)),
+        inside=inside,
     )
     arrival = journey.run(x)
     found = {first: x, last: arrival.final, **dict(zip(wanted, arrival.between, strict=True))}

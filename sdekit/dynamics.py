@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import jacfwd, jvp, vmap
 
 from sdekit.errors import SdekitError, unknown_name
-from sdekit.typing import Calculus, Direction, Field, NoiseType, Time
+from sdekit.typing import Calculus, Direction, Field, Inside, NoiseType, Time
 
 
 @runtime_checkable
@@ -42,6 +42,7 @@ class GeneralSDE:
     noise_type: NoiseType = "diagonal"
     calculus: Calculus = "ito"
     direction: Direction = "increasing"
+    inside: Inside | None = None
 
 
 def _no_diffusion(t: Time, x: Tensor) -> Tensor:
@@ -53,6 +54,7 @@ def sde(
     diffusion: Field | None = None,
     noise_type: NoiseType = "diagonal",
     calculus: Calculus = "ito",
+    inside: Inside | None = None,
 ) -> GeneralSDE:
     r"""An SDE $dx = f(t, x)\,dt + G(t, x)\,dW$ from callables.
 
@@ -62,6 +64,10 @@ def sde(
         noise_type: What is known about G: ``none``; ``additive`` (a function of t only); ``scalar`` (one
             noise for all coordinates); ``diagonal`` ($G_i$ depends on $x_i$ only); ``commutative``; ``general``.
         calculus: ``ito`` or ``stratonovich``.
+        inside: Where states may be, of states (B, *E) a boolean for every element or sample, such as
+            ``lambda x: x >= 0``; everywhere if left out. A run that ends elsewhere says so in its status, and adaptive
+            steps of an SDE that lead elsewhere are refused. What the fields are there, on the way, is theirs to say:
+            NaN ends a sample.
 
     Raises:
         SdekitError: an unknown noise type or calculus, or a missing diffusion.
@@ -71,8 +77,13 @@ def sde(
     if calculus not in get_args(Calculus):
         raise unknown_name("calculus", calculus, get_args(Calculus))
     if diffusion is None or noise_type == "none":
-        return GeneralSDE(drift, _no_diffusion, "none", calculus, "either")
-    return GeneralSDE(drift, diffusion, noise_type, calculus)
+        return GeneralSDE(drift, _no_diffusion, "none", calculus, "either", inside)
+    return GeneralSDE(drift, diffusion, noise_type, calculus, inside=inside)
+
+
+def samples_inside(inside: Inside, x: Tensor) -> Tensor:
+    """Which samples are where they may be, shape (B,)."""
+    return inside(x.detach()).reshape(len(x), -1).all(1)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Status(IntEnum):
     STEP_LIMIT = 2
     TIME_LIMIT = 3
     STEP_UNDERFLOW = 4
+    OUTSIDE = 5
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Solution:
             raise SdekitError(
                 f"{', '.join(bad)} of {len(self.status)} samples, with {self.provenance.get('stepper')} on "
                 f"{self.stats.steps} steps. Non-finite samples: more steps, a larger t_min, or look for NaN in the "
-                "score. Limits: raise max_steps or max_seconds."
+                "score. Limits: raise max_steps or max_seconds. Outside of where states may be: more steps, or a "
+                "controller, which refuses the steps that lead there."
             )
         return self
 

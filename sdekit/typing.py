@@ -17,6 +17,9 @@ Scalar = TypeVar("Scalar", float, Tensor, float | Tensor)
 Field: TypeAlias = Callable[[Any, Tensor], Tensor]
 """A field ``(t, x) -> value``: a drift, a diffusion or a score. ``t`` is a :data:`Time`."""
 
+Inside: TypeAlias = Callable[[Tensor], Tensor]
+"""Where states may be: of states (B, *E) a boolean tensor, for every element or every sample."""
+
 Shape: TypeAlias = torch.Size | Sequence[int]
 
 NoiseType = Literal["none", "additive", "scalar", "diagonal", "commutative", "general"]

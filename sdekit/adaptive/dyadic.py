@@ -23,13 +23,14 @@ from torch import Tensor
 
 from sdekit.brownian import BrownianPath, BrownianTree, Increment, Levy, Walk
 from sdekit.controllers import PID
-from sdekit.dynamics import SDE, Reflected, noise_shape
+from sdekit.dynamics import SDE, Reflected, noise_shape, samples_inside
 from sdekit.errors import SdekitError
 from sdekit.keys import Keys
 from sdekit.local_time import LocalTime
 from sdekit.solution import Status
 from sdekit.steppers import registry
 from sdekit.steppers.base import EmbeddedMethod, Stepper
+from sdekit.typing import Inside
 
 _LOOK_EVERY = {"cpu": 4}  # attempts between looks at who has arrived
 _LOOK_ELSEWHERE = 16  # where each makes the host wait
@@ -111,6 +112,7 @@ class Journey:
         max_steps: Attempts of a sample after which it ends.
         max_seconds: Seconds after which all end.
         report: Called with the number of samples that have ended.
+        inside: Where states may be: a step that leads elsewhere is taken back; None for everywhere.
     """
 
     sde: SDE
@@ -122,6 +124,7 @@ class Journey:
     max_steps: int = 100_000
     max_seconds: float | None = None
     report: Callable[[int], None] | None = None
+    inside: Inside | None = None
 
     @property
     def ticks(self) -> int:
@@ -179,6 +182,8 @@ class Journey:
         start, end = self._clock(place), self._clock(place + step)
         drawn = self._drawn(walk, place, log_step) if self.sde.noise_type != "none" else None
         after, error = self._step(start, end, on.x, drawn)
+        if self.inside is not None:
+            error = error.masked_fill(~samples_inside(self.inside, after), torch.inf)
         accept = going & (error <= 0.0)
         order = self.stepper.estimate_order(self.sde.noise_type)
         factor = self.controller.factor((error, on.last, on.older), accept, order)

@@ -121,8 +121,9 @@ class NoncentralChiSquare:
 def cox_ingersoll_ross(s: float = 0.15) -> Problem:
     r"""$dx = 2\,(½ - x)\,dt + s \sqrt x\,dW$ from 1, with s = 0.15; its law is a noncentral χ².
 
-    The root of a negative state is NaN, and nothing is done about it. With s = 0.15 no step comes near 0; from s = √2
-    on the solution itself touches it (``problems.get("cir", s=2.0)``), and explicit methods step over it.
+    With s = 0.15 no step comes near 0; from s = √2 on the solution itself touches it (``problems.get("cir", s=2.0)``),
+    and explicit methods step over it. The root of a negative state is NaN, so a sample that steps over 0 says so in its
+    status: ``NON_FINITE``, or ``OUTSIDE`` if it was the last step. Adaptive steps that lead below 0 are refused.
 
     References: [cox1985].
     """
@@ -134,7 +135,7 @@ def cox_ingersoll_ross(s: float = 0.15) -> Problem:
         name="cir",
         summary="Cox–Ingersoll–Ross process",
         detects="a method that leaves the half line, where √x is NaN",
-        sde=sde(lambda t, x: kappa * (theta - x), lambda t, x: s * torch.sqrt(x)),
+        sde=sde(lambda t, x: kappa * (theta - x), lambda t, x: s * torch.sqrt(x), inside=lambda x: x >= 0.0),
         initial=Gaussian([start], 0.0),
         grid=uniform(end),
         law=law,
