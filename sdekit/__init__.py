@@ -1,14 +1,17 @@
 """sdekit: SDE solvers in PyTorch whose convergence is verified."""
 
-from sdekit import fokker_planck, grids, metrics, problems, score, verify
+from sdekit import fokker_planck, grids, interop, metrics, problems, score, verify
 from sdekit.brownian import BrownianGrid, BrownianTree, Increment, RecordedBrownian
 from sdekit.calculus import to_ito, to_stratonovich
 from sdekit.controllers import PID
+from sdekit.dequantisation import Dequantisation
 from sdekit.driver import solve
 from sdekit.dynamics import sde
 from sdekit.errors import SdekitError
 from sdekit.langevin import Langevin, LangevinStep
+from sdekit.latent import decode, encode, round_trip, slerp
 from sdekit.laws import Empirical, Gaussian, GaussianMixture
+from sdekit.likelihood import log_likelihood
 from sdekit.ornstein_uhlenbeck import OU, Brownian
 from sdekit.processes import EDM, VE, VP, Cosine, DiscreteVE, DiscreteVP, Flow, SubVP
 from sdekit.reverse import probability_flow, reverse_time
@@ -125,6 +128,7 @@ __all__ = [
     "DPMpp2S",
     "DPMpp3M",
     "DPMpp3S",
+    "Dequantisation",
     "DiscreteVE",
     "DiscreteVP",
     "EDMEuler",
@@ -171,15 +175,21 @@ __all__ = [
     "UniPC",
     "__version__",
     "check_structure",
+    "decode",
+    "encode",
     "exact_score",
     "fokker_planck",
     "grids",
+    "interop",
+    "log_likelihood",
     "metrics",
     "probability_flow",
     "problems",
     "reverse_time",
+    "round_trip",
     "score",
     "sde",
+    "slerp",
     "solve",
     "to_ito",
     "to_stratonovich",

@@ -48,6 +48,8 @@ STREAM_GRID_LEVY = 5 << 32  # Lévy areas of the fine increments
 STREAM_FRESH = 6 << 32  # normals beside the path, like the state; the j-th of a step is stream j
 STREAM_FRESH_SAMPLE = 7 << 32  # normals beside the path, one for every sample
 STREAM_END = 8 << 32  # what end='exact-linear' draws, once
+STREAM_PROBE = 9 << 32  # directions of a divergence; the j-th is step j
+STREAM_DEQUANTISATION = 10 << 32  # what is added to levels
 STREAM_STEP_AREA = 16 << 32  # what the areas of a step's pairs of noises need beside W and H
 STREAM_GRID_AREA = 17 << 32  # the same of the fine increments
 STREAM_STEP_TWO_POINT = 18 << 32  # two-point variables of a step
