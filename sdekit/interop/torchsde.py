@@ -14,6 +14,7 @@ References: [li2020torchsde].
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, final, get_args
 
 import torch
@@ -27,7 +28,7 @@ from sdekit.errors import SdekitError, unknown_name
 from sdekit.interop.brownian_interval import BrownianInterval
 from sdekit.interop.torchsde_fields import Form, ToTorchsde
 from sdekit.solution import Status
-from sdekit.steppers.base import Memory, Spec, Step, StepMethod, Stepper
+from sdekit.steppers.base import Memory, Prepared, Spec, Step, Stepper, step_by_step
 from sdekit.typing import Calculus, Increments, NoiseType
 
 Method = Literal["euler", "milstein", "srk", "heun", "midpoint", "euler_heun", "reversible_heun", "log_ode"]
@@ -91,7 +92,7 @@ def stepper(method: str, *, areas: bool = True) -> Stepper:
     return TorchsdeMethod(method)
 
 
-class _TorchsdeMethod(StepMethod, WholeRun):
+class _TorchsdeMethod(WholeRun):
     """A step of torchsde, by one call of its ``sdeint``; what reversible Heun carries along is the memory."""
 
     def __init__(self, method: str) -> None:
@@ -100,7 +101,11 @@ class _TorchsdeMethod(StepMethod, WholeRun):
     def __repr__(self) -> str:
         return f"torchsde.stepper({self._method!r})"
 
+    def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
+        return step_by_step(self.step, sde, times)
+
     def step(self, sde: SDE, t0: float, t1: float, x: Tensor, increment: Increment | None, memory: Memory) -> Step:
+        """One step, as of a :class:`~sdekit.steppers.StepMethod`; it cannot be traced, so it is none."""
         import torchsde
 
         assert increment is not None

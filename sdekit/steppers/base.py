@@ -132,17 +132,28 @@ class StepMethod(Stepper):
         """
 
     def prepare(self, sde: SDE, times: Sequence[float]) -> Prepared:
-        backwards = times[0] > times[-1]
-        clock = [-t for t in times] if backwards else list(times)
-        dynamics = Reflected(sde) if backwards else sde
-        noisy = sde.noise_type != "none"
-        draws = [((s, t),) if noisy else () for s, t in pairwise(times)]
+        return step_by_step(self.step, sde, times)
 
-        def advance(k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
-            increment = increments[0] if increments else None
-            return self.step(dynamics, clock[k], clock[k + 1], x, increment, memory)
 
-        return Prepared(draws, advance)
+def step_by_step(step: Callable[..., Step], sde: SDE, times: Sequence[float]) -> Prepared:
+    """A run whose steps go forwards, with an increment each.
+
+    Args:
+        step: As :meth:`StepMethod.step`.
+        sde: The problem.
+        times: Of the run, in either direction.
+    """
+    backwards = times[0] > times[-1]
+    clock = [-t for t in times] if backwards else list(times)
+    dynamics = Reflected(sde) if backwards else sde
+    noisy = sde.noise_type != "none"
+    draws = [((s, t),) if noisy else () for s, t in pairwise(times)]
+
+    def advance(k: int, x: Tensor, increments: Sequence[Increment], memory: Memory) -> tuple[Tensor, Memory]:
+        increment = increments[0] if increments else None
+        return step(dynamics, clock[k], clock[k + 1], x, increment, memory)
+
+    return Prepared(draws, advance)
 
 
 class EmbeddedMethod(StepMethod):
