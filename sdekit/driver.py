@@ -12,8 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sdekit import between as passing
 from sdekit import doors, ends
 from sdekit.adaptive import dyadic, ode
+from sdekit.between import Between, Passing
 from sdekit.brownian import BrownianPath, Noise
 from sdekit.calculus import inside_of
 from sdekit.compiled import Blocks
@@ -44,6 +46,7 @@ def solve(
     noise: Seed | BrownianPath | None = None,
     paths: Paths | None = None,
     save: Save = "final",
+    between: Between = "step",
     end: End = "stop",
     steps: int | None = None,
     controller: PID | None = None,
@@ -72,8 +75,10 @@ def solve(
             ``torch.Generator`` stands for a seed that is drawn from it, a list of them for one per sample.
         paths: With a seed: the global path number of every sample (0 … B − 1 by default). Without: seeds, one per
             sample, each of which has what it would have alone with ``noise=seed``.
-        save: ``final``, ``all``, or times; times off the grid are added to it and stepped to. With a controller they
-            change no step; then a Runge–Kutta pair takes a tensor of shape (T, B), too: times of every sample's own.
+        save: ``final``, ``all``, or times; times off the grid as ``between`` says. With a controller they change no
+            step; then a Runge–Kutta pair takes a tensor of shape (T, B), too: times of every sample's own.
+        between: ``step`` adds times to the grid; ``bridge`` leaves it as it is, and draws the state within the step
+            that passes the time, from its law given the step (:mod:`sdekit.between`).
         end: After the last time of a reverse problem: ``stop``; ``denoise``, which goes on to $E[x_0 \mid x_t]$ for one
             more evaluation; or ``exact-linear``, the exact way on where the score is affine, for none
             (:mod:`sdekit.ends`). What they reach is the final state, saved last whatever ``save`` says, at t = 0. It is
@@ -114,6 +119,11 @@ def solve(
     observed = observe(sde, counter, fields=chosen.spec.kind == "step")
     finish = ends.finish(observe(sde, counter, fields=False), nodes, end, x, drawn)
     steps_noise = drawn.steps if isinstance(drawn, ends.RecordedEnd) else drawn
+    bridged, bridge = None, None
+    if passing.check(between, sde, chosen, controller is not None) and not isinstance(save, str):
+        bridged = Passing(list(dict.fromkeys(nodes.tolist())), [saving.times[i] for i in saving.order])
+        bridge = passing.bridging_path(steps_noise, sde, x, bridged)
+        saving = _Saving(list(bridged.nodes), bridged.needed)
     started = time.perf_counter()
     limits = _Limits(max_steps, max_seconds, started)
     with ExitStack() as stack:
@@ -128,6 +138,8 @@ def solve(
         else:
             ran = _adaptive(observed, chosen, saving, x, steps_noise, controller, inside, report, limits)
     ts, xs, final = ran.ts, ran.xs, ran.final
+    if bridged is not None and bridge is not None:
+        ts, xs = bridged.fill(ts, xs, observed, bridge)
     if finish is not None and bool((ran.status == Status.SUCCESS).any()):
         arrived = (ran.status == Status.SUCCESS).reshape(-1, *(1,) * (x.ndim - 1))
         final = torch.where(arrived, finish(final), final)
@@ -148,6 +160,7 @@ def solve(
         "times": saving.times,
         **({} if controller is None else {"controller": repr(controller)}),
         **doors.noise_facts(steps_noise),
+        "between": between,
         "end": end,
         "dtype": str(x.dtype).removeprefix("torch."),
         "device": str(x.device),
