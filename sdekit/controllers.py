@@ -42,8 +42,8 @@ class PID:
     Attributes:
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        proportional: K_P; where it is left out, 0.1 on a Brownian tree, and 0 for Runge–Kutta pairs.
-        integral: K_I; where it is left out, 0.3 on a Brownian tree, and 1 for Runge–Kutta pairs.
+        proportional: K_P; where it is left out, 0.1 on a Brownian tree, and 0.2 for Runge–Kutta pairs.
+        integral: K_I; where it is left out, 0.3 on a Brownian tree, and 0.6 for Runge–Kutta pairs.
         derivative: K_D.
         safety: s, the part of the step that is believed in.
         shrink: f_min, the least factor at a time.
@@ -105,8 +105,8 @@ class PID:
         return bounded
 
     def log(self, errors: Tensor) -> Tensor:
-        """Log e from e, in place, in −23 … 23; the largest where it is not finite."""
-        bounded: Tensor = errors.log_().nan_to_num_(_LARGEST, _LARGEST, -_LARGEST).clamp_(-_LARGEST, _LARGEST)
+        """Log e from e, in place, in −23 … 23; the largest where it is not a number."""
+        bounded: Tensor = errors.log_().nan_to_num_(_LARGEST).clamp_(-_LARGEST, _LARGEST)
         return bounded
 
     def factor(self, errors: tuple[Tensor, Tensor, Tensor], accepted: Tensor | None, order: float) -> Tensor:
@@ -120,19 +120,17 @@ class PID:
         Returns:
             float64 tensor of shape (B,).
         """
-        filled = self.filled(0.1, 0.3)
-        p, i, d = filled.proportional, filled.integral, filled.derivative
-        assert p is not None
-        assert i is not None
-        now, last, older = errors
+        p = 0.1 if self.proportional is None else self.proportional
+        i = 0.3 if self.integral is None else self.integral
+        d, (now, last, older) = self.derivative, errors
         if p or d:
             smooth = torch.sub(now * (p + i + d), last, alpha=p + 2.0 * d)
             if d:
                 smooth.add_(older, alpha=d)
         else:
-            smooth = now * i
-        if accepted is not None and (p or d or i != 1.0):
+            smooth = now if i == 1.0 else now * i
+        if accepted is not None and smooth is not now:
             smooth = torch.where(accepted, smooth, now)
         # Powers by exp: torch.pow has other last bits in another batch. A rejected step is as long as its e says.
-        factor = smooth.mul_(-1.0 / order).exp_().mul_(self.safety)
+        factor = smooth.mul(-1.0 / order).exp_().mul_(self.safety)
         return factor.clamp_(self.shrink, self.grow)

@@ -35,6 +35,8 @@ from sdekit.steppers.embedded import Pair
 
 _WORTH = 4096  # numbers that stand still, and at least an eighth of the others: packing costs less than one attempt
 _TRIAL = 0.01  # of the interval: how far the field is asked before the first step
+_GAINS = 0.2, 0.6  # K_P and K_I: half the rejections and the error of K_I = 1, for a tenth more steps
+_LOOK_EVERY = 8  # attempts between looks at whose steps are lost
 _FINEST = 16.0 * 2.0**-52  # of the largest time: a shorter step is lost in its rounding
 
 
@@ -122,18 +124,11 @@ class Descent:
         final, between = search.final, search.between
         if recorded:
             final, between = _again(stages, flat, slope, search.tape, between)
+        status, attempts, rejected, evaluations = search.outcome
         if wanted is not None:
-            between = wanted.ordered(between, flat, final, search.status)
-        shape = (-1, *x.shape[1:])
-        return Landing(
-            between.reshape(len(between), *x.shape),
-            final.reshape(shape),
-            search.status,
-            search.attempt,
-            search.attempts - search.rejected,
-            search.rejected,
-            search.evaluations,
-        )
+            between = wanted.ordered(between, final, status)
+        states = (between.reshape(len(between), *x.shape), final.reshape(x.shape))
+        return Landing(*states, status, search.attempt, attempts - rejected, rejected, evaluations)
 
 
 class _Wanted:
@@ -149,7 +144,7 @@ class _Wanted:
         left = (each - stages.last).abs().clamp_(max=stages.span)
         return cls(*left.sort(dim=0, descending=True, stable=True))
 
-    def ordered(self, between: Tensor, x: Tensor, final: Tensor, status: Tensor) -> Tensor:
+    def ordered(self, between: Tensor, final: Tensor, status: Tensor) -> Tensor:
         """As they were asked for. At its ends a run is where it began and where it arrived."""
         arrived = (self.left == 0.0) & (status == Status.SUCCESS)
         between = torch.where(arrived[..., None], final, between)
@@ -163,28 +158,34 @@ class _Search:
     def __init__(
         self, plan: Descent, stages: Stages, x: Tensor, slope: Tensor, wanted: _Wanted | None, record: bool
     ) -> None:
-        count, zeros = len(x), torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        count = len(x)
         self._plan, self._stages, self._wanted, self._record = plan, stages, wanted, record
-        self._control = plan.controller.filled(0.0, 1.0)
+        self._control = plan.controller.filled(*_GAINS)
+        self._remembers = self._control.remembers
         self._finest = _FINEST * max(abs(plan.first), abs(plan.last))
         self._deadline = math.inf if plan.max_seconds is None else time.perf_counter() + plan.max_seconds
         # Of the whole batch.
         self.final = x.clone()
         self.between = x.new_empty(0, *x.shape) if wanted is None else x.expand(len(wanted.left), *x.shape).clone()
-        self.status = torch.full((count,), Status.SUCCESS, dtype=torch.int8, device=x.device)
-        self.attempts, self.rejected, self.evaluations = zeros.clone(), zeros.clone(), zeros.clone()
+        self._outcome = torch.zeros(4, count, dtype=torch.int64, device=x.device)
         self.tape: list[_Accepted] = []
         self.attempt = 0
-        # Of those on their way.
-        self._sample = torch.arange(count, device=x.device)
-        self._left = torch.full((count,), stages.span, dtype=torch.float64, device=x.device)
-        self._due, self._refused, self._looks, self._ended = (zeros.clone() for _ in range(4))
-        self._last, self._older = (torch.zeros_like(self._left) for _ in range(2))
-        self._bad = torch.zeros_like(self.status)
+        # Of those on their way: what they share is two tensors, so that to pack them is two copies.
+        numbers = torch.zeros(6, count, dtype=torch.int64, device=x.device)
+        numbers[0] = torch.arange(count, device=x.device)
+        reals = torch.zeros(4, count, dtype=torch.float64, device=x.device)
+        reals[0] = stages.span
+        self._unpack(numbers, reals)
         self._work = Workspace.of(stages, x, slope, (plan.controller.atol, plan.controller.rtol))
         self._asked = 1
-        self._h = self._first_steps()
+        self._h.copy_(self._first_steps())
         self._queue = None if wanted is None else wanted.queue
+
+    @property
+    def outcome(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of every sample: its status, and how many attempts, rejections and evaluations it took."""
+        status, attempts, rejected, evaluations = self._outcome
+        return status.to(torch.int8), attempts, rejected, evaluations
 
     def run(self) -> None:
         """Until all have ended."""
@@ -222,22 +223,24 @@ class _Search:
         self.attempt += 1
         work.step(left, h)
         error = control.log(self._shared(work.errors(h)))
-        accept = None if float(error.max()) <= 0.0 else error <= 0.0  # NaN is no more than zero either
+        accept = None
+        if float(error.max()) > 0.0:
+            refused = error > 0.0
+            accept = refused.logical_not()
         factor = control.factor((error, self._last, self._older), accept, self._plan.pair.estimate_order)
         if self._queue is not None or self._record:
             self._look(accept)
         wish = h * factor
-        if accept is None:
-            left.sub_(h)
-        else:
-            left.addcmul_(h, accept.double(), value=-1.0)
-            self._refused.add_(~accept & (left > 0.0))
+        if accept is not None:
+            self._refused.add_(refused.logical_and_(left > 0.0))
+            h.mul_(accept)
+        left.sub_(h)
         work.advance(accept)
-        if control.remembers:
-            self._older = self._last if accept is None else torch.where(accept, self._last, self._older)
-            self._last = error if accept is None else torch.where(accept, error, self._last)
+        if self._remembers:
+            self._older.copy_(self._last if accept is None else torch.where(accept, self._last, self._older))
+            self._last.copy_(error if accept is None else torch.where(accept, error, self._last))
         torch.minimum(wish, left, out=h)
-        if accept is not None and bool((lost := (wish < self._finest) & (left > 0.0)).any()):
+        if self.attempt % _LOOK_EVERY == 0 and bool((lost := (wish < self._finest) & (left > 0.0)).any()):
             self._bad.masked_fill_(lost, Status.STEP_UNDERFLOW)
             self._ended.masked_fill_(lost, self.attempt)
             self._pack()
@@ -310,25 +313,29 @@ class _Search:
         self._keep((~going).nonzero()[:, 0])
         rows = going.nonzero()[:, 0]
         self._work = self._work.select(rows)
-        for name in ("_sample", "_left", "_h", "_due", "_refused", "_looks", "_ended", "_last", "_older", "_bad"):
-            setattr(self, name, getattr(self, name)[rows])
+        self._unpack(self._numbers.index_select(1, rows), self._reals.index_select(1, rows))
         if self._queue is not None:
             self._queue = self._queue[:, rows]
         return len(rows)
 
+    def _unpack(self, numbers: Tensor, reals: Tensor) -> None:
+        self._numbers, self._reals = numbers, reals
+        self._sample, self._due, self._refused, self._looks, self._ended, self._bad = numbers.unbind(0)
+        self._left, self._h, self._last, self._older = reals.unbind(0)
+
     def _keep(self, rows: Tensor) -> None:
         """What became of some samples."""
-        sample, x = self._sample[rows], self._work.x[rows]
-        ended = self._ended[rows]
-        tried = torch.where((ended == 0) & (self._bad[rows] != Status.NON_FINITE), self.attempt, ended)
-        self.final[sample], self.status[sample] = x, self._bad[rows]
-        self.attempts[sample], self.rejected[sample] = tried, self._refused[rows]
+        sample, due, refused, looks, ended, bad = self._numbers.index_select(1, rows).unbind(0)
+        x = self._work.x.index_select(0, rows)
+        tried = torch.where((ended == 0) & (bad != Status.NON_FINITE), self.attempt, ended)
         stages, extra = len(self._work.slopes) - 1, len(self._plan.pair.extra)
-        self.evaluations[sample] = self._asked + stages * tried + extra * self._looks[rows]
+        evaluations = looks.mul_(extra).add_(tried, alpha=stages).add_(self._asked)
+        self._outcome[:, sample] = torch.stack([bad, tried, refused, evaluations])
+        self.final[sample] = x
         if self._queue is not None:
             # Where it did not get it is where it is; what it has passed it has seen.
             times = torch.arange(len(self.between), device=x.device)[:, None]
-            missed = (times >= self._due[rows])[..., None]
+            missed = (times >= due)[..., None]
             self.between[:, sample] = torch.where(missed, x, self.between[:, sample])
 
 

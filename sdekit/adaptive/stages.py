@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import NamedTuple, final
 
@@ -41,9 +42,9 @@ def _weights(pair: Pair, dtype: torch.dtype, device: torch.device) -> _Weights:
     # What is kept must serve runs that record gradients, too.
     with torch.inference_mode(False), torch.no_grad():
         a, b, c = pair.tableau.a, pair.tableau.b, pair.tableau.c
-        (nodes,) = rows([tuple(-v for v in (*c[1:], 1))], torch.float64)
+        (nodes,) = rows([(*(-node for node in c[1:]), Fraction(-1))], torch.float64)
         # Between the slopes of the stages and that at the end there is the new state, which counts nothing.
-        errors = [e if len(e) < pair.size else (*e[:-1], 0, e[-1]) for e in pair.errors]
+        errors = [e if len(e) < pair.size else (*e[:-1], Fraction(0), e[-1]) for e in pair.errors]
         return _Weights(
             rows([*(row[:i] for i, row in enumerate(a) if i), b], dtype),
             rows(errors, dtype),
@@ -151,14 +152,18 @@ class Workspace:
         self._stages, self._weights, self._tolerance = stages, stages.weights(block), tolerance
         self.block, self.x, self.after = block, block[0], block[size]
         self.slopes = [*block[1:size], block[size + 1]]
-        self._before = [flat[1 : 1 + i].t() for i in range(1, size)]
-        self._all = flat[1:].t()
-        self._states = [block.new_empty(count, width)] * (size - 2) + [self.after]
-        self._scale = self._states[0]  # free when the stages are done
+        self._before, self._all = flat[1:size].t(), flat[1:].t()
+        self._scale = block.new_empty(count, width)
         self._slope = block.new_empty(count * width)
         self._slopes = self._slope.view(count, width)
         self._length = block.new_empty(count, 1)
         self._times = torch.empty(size - 1, count, dtype=torch.float64, device=block.device)
+        self._parts = []
+        for i, (row, times) in enumerate(zip(self._weights.stages, self._times.unbind(0), strict=True), start=1):
+            # What the stages are computed in is free when they are done.
+            state, before = self.after if i == size - 1 else self._scale, flat[1 : 1 + i].t()
+            seen, slope = (v.view(count, *stages.event) for v in (state, self.slopes[i]))
+            self._parts.append((row, before, times, state, seen, slope))
         self._end = torch.tensor(stages.last, dtype=torch.float64, device=block.device)
         # Scaled by √D, so that a norm is a root mean square; never zero, for 0/0 would refuse a state at rest.
         root = width**0.5
@@ -179,17 +184,16 @@ class Workspace:
 
     def step(self, left: Tensor, h: Tensor) -> None:
         """Fill the block: one step from where there is ``left`` to go."""
-        stages, event = self._stages, self._stages.event
-        drift, low, high = stages.sde.drift, min(stages.first, stages.last), max(stages.first, stages.last)
+        stages, x, length, direction = self._stages, self.x, self._length, self._slope
+        drift, directions = stages.sde.drift, self._slopes
         torch.addcmul(left, self._weights.nodes, h, out=self._times)
         (torch.add if stages.backwards else torch.sub)(self._end, self._times, out=self._times)
-        self._times.clamp_(low, high)
-        torch.mul(h[:, None], -1.0 if stages.backwards else 1.0, out=self._length)
-        parts = zip(self._weights.stages, self._before, self._states, self._times, self.slopes[1:], strict=True)
-        for row, before, state, times, slope in parts:
-            torch.mv(before, row, out=self._slope)
-            torch.addcmul(self.x, self._length, self._slopes, out=state)
-            slope.copy_(drift(times, state.view(-1, *event)).reshape(slope.shape))
+        self._times.clamp_(min(stages.first, stages.last), max(stages.first, stages.last))
+        torch.mul(h[:, None], -1.0 if stages.backwards else 1.0, out=length)
+        for row, before, times, state, seen, slope in self._parts:
+            torch.mv(before, row, out=direction)
+            torch.addcmul(x, length, directions, out=state)
+            slope.copy_(drift(times, seen))
 
     def errors(self, h: Tensor) -> Tensor:
         """The error of the step in units of the tolerance, for every sample, float64."""
@@ -198,7 +202,7 @@ class Workspace:
         torch.add(self._atol, self._scale, alpha=self._rtol, out=self._scale)
         norms: list[Tensor] = []
         for row in self._weights.errors:
-            torch.mv(self._all if len(row) == len(self.slopes) + 1 else self._before[-1], row, out=self._slope)
+            torch.mv(self._all if len(row) == len(self.slopes) + 1 else self._before, row, out=self._slope)
             norms.append(torch.linalg.vector_norm(self._slopes.div_(self._scale), dim=1))
         if len(norms) == 1:
             return norms[0] * h
