@@ -55,7 +55,10 @@ def steppers_table() -> Table:
     """Every stepper with its declared facts."""
     from sdekit.steppers import registry
 
-    specs = [cls.spec for cls in registry.STEPPERS.values() if cls.spec.alias is None]
+    return _facts_table("steppers", [cls.spec for cls in registry.STEPPERS.values() if cls.spec.alias is None])
+
+
+def _facts_table(title: str, specs: Iterable[Spec]) -> Table:
     rows = [
         (
             s.name,
@@ -69,7 +72,20 @@ def steppers_table() -> Table:
         )
         for s in specs
     ]
-    return page.table("steppers", ("name", ">ev", ">ODE", "strong", "weak", "noise", "eta", "λ"), rows)
+    return page.table(title, ("name", ">ev", ">ODE", "strong", "weak", "noise", "eta", "λ"), rows)
+
+
+def _back_ends() -> Iterable[Table | str]:
+    """Methods of other libraries, with the facts that those declare; what is missing."""
+    from sdekit.steppers import registry
+    from sdekit.steppers.back_ends import BACK_ENDS
+
+    there = [b for b in BACK_ENDS.values() if b.installed]
+    if there:
+        yield _facts_table("other libraries", [registry.get(name).spec for b in there for name in b.names])
+    for back_end in BACK_ENDS.values():
+        if not back_end.installed:
+            yield page.fill(f"{back_end.library} is not installed; with it, {', '.join(back_end.names)}.")
 
 
 def _aliases() -> str:
@@ -140,7 +156,7 @@ def run_list(options: argparse.Namespace) -> int:
     """Print one table or all."""
     parts: list[Table | str] = []
     for topic in (options.topic,) if options.topic else TOPICS:
-        parts += [TOPICS[topic](), _LEGEND, _aliases()] if topic == "steppers" else [TOPICS[topic]()]
+        parts += [TOPICS[topic](), _LEGEND, _aliases(), *_back_ends()] if topic == "steppers" else [TOPICS[topic]()]
     page.show(*parts)
     return 0
 
@@ -156,7 +172,7 @@ def run_show(options: argparse.Namespace) -> int:
         **dict.fromkeys(choices.grids(), _grid_page),
         **dict.fromkeys(choices.processes(), _process_page),
         **dict.fromkeys(problems.PROBLEMS, _problem_page),
-        **dict.fromkeys(registry.STEPPERS, _stepper_page),
+        **dict.fromkeys(registry.names(), _stepper_page),
     }
     wanted = options.name.lower().replace("_", "-")
     for name, make in pages.items():

@@ -164,7 +164,7 @@ def _summary(results: Sequence[Result]) -> Table:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     from sdekit.problems import PROBLEMS
-    from sdekit.steppers import STEPPERS
+    from sdekit.steppers import registry
     from sdekit.verify.convergence import DEFAULT_STEPS
 
     parser.add_argument(
@@ -173,7 +173,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "steppers",
         nargs="+",
-        type=choice("stepper", lambda: STEPPERS),
+        type=choice("stepper", registry.names),
         metavar="STEPPER",
         help="one or more from `sdekit list steppers`",
     )

@@ -209,9 +209,9 @@ def _problems() -> Iterable[str]:
 
 
 def _steppers() -> Iterable[str]:
-    from sdekit.steppers import STEPPERS
+    from sdekit.steppers import registry
 
-    return STEPPERS
+    return registry.names()
 
 
 def add_problem_options(parser: argparse.ArgumentParser) -> None:

@@ -20,11 +20,13 @@ _ALL = "all"
 
 def run(options: argparse.Namespace) -> int:
     """Run the checks, or measure and keep the certificates."""
-    from sdekit.steppers import STEPPERS
+    from sdekit.steppers import STEPPERS, registry
 
     names = list(STEPPERS) if _ALL in options.steppers else list(dict.fromkeys(options.steppers))
     if options.certify:  # what is measured of the original holds for another name of it
-        names = [name for name in names if STEPPERS[name].spec.alias is None]
+        names = [name for name in names if registry.get(name).spec.alias is None]
+    if options.certify and (others := [name for name in names if name not in STEPPERS]):
+        raise SdekitError(f"Certificates are of our own steppers; leave out {', '.join(others)}.")
     if options.certify and options.only:
         raise SdekitError("--certify measures every order; it does not go with --only.")
     return _certify(names, options.json) if options.certify else _check(names, options)
@@ -83,14 +85,14 @@ def row(c: Certificate) -> tuple[str, ...]:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    from sdekit.steppers import STEPPERS
+    from sdekit.steppers import registry
 
     parser.add_argument(
         "steppers",
         nargs="+",
-        type=choice("stepper", lambda: [*STEPPERS, _ALL]),
+        type=choice("stepper", lambda: [*registry.names(), _ALL]),
         metavar="STEPPER",
-        help="from `sdekit list steppers`, or all",
+        help="from `sdekit list steppers`, or all of ours",
     )
     parser.add_argument("--only", metavar="PREFIX", help="checks whose name begins so, such as order or batch")
     parser.add_argument(

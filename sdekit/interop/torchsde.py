@@ -93,7 +93,7 @@ def stepper(method: str, *, areas: bool = True) -> Stepper:
 
 
 class _TorchsdeMethod(WholeRun):
-    """A step of torchsde, by one call of its ``sdeint``; what reversible Heun carries along is the memory."""
+    """A step of torchsde, by one call of its ``sdeint``; with a controller a whole run, by torchsde's own steps."""
 
     def __init__(self, method: str) -> None:
         self._method = method
