@@ -8,7 +8,7 @@ from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.langevin import Langevin
 from sdekit.reverse import Reverse
-from sdekit.steppers import back_ends, sra, sri, weak_runge_kutta
+from sdekit.steppers import back_ends, sra, sri, stratonovich, weak_runge_kutta
 from sdekit.steppers.ancestral import DDPM, AncestralVE, DDPMBeta, ReverseDiffusion
 from sdekit.steppers.base import Spec, Stepper
 from sdekit.steppers.ddim import DDIM
@@ -38,7 +38,14 @@ from sdekit.steppers.shark import SEA, ShARK
 from sdekit.steppers.sigma_midpoint import SigmaMidpoint
 from sdekit.steppers.sra import SOSRA, SRA1, SRA3, SRATableau
 from sdekit.steppers.sri import SOSRI, SRI1W1, SRI2W1, SRITableau
-from sdekit.steppers.stratonovich import EulerHeun, HeunStratonovich, MidpointStratonovich, SlowRK, SPaRK
+from sdekit.steppers.stratonovich import (
+    EulerHeun,
+    HeunStratonovich,
+    MidpointStratonovich,
+    SlowRK,
+    SPaRK,
+    StratonovichTableau,
+)
 from sdekit.steppers.unipc import UniPC
 from sdekit.steppers.weak_runge_kutta import DRI1, RI6, WeakTableau
 
@@ -58,10 +65,11 @@ _ALL: tuple[type[Stepper], ...] = (
 STEPPERS: dict[str, type[Stepper]] = {stepper.spec.name: stepper for stepper in _ALL}
 """Name → stepper class."""
 
-TABLEAUS: dict[str, Tableau | SRATableau | SRITableau | WeakTableau] = {
+TABLEAUS: dict[str, Tableau | SRATableau | SRITableau | StratonovichTableau | WeakTableau] = {
     **{name: stepper.tableau for name, stepper in STEPPERS.items() if issubclass(stepper, ExplicitRungeKutta)},
     **sra.TABLEAUS,
     **sri.TABLEAUS,
+    **stratonovich.TABLEAUS,
     **weak_runge_kutta.TABLEAUS,
 }
 """Name → tableau: those of the steppers, and published ones that no stepper takes yet."""
