@@ -48,7 +48,7 @@ def count(event: Shape) -> int:
     if len(event) != 1:
         raise SdekitError(
             f"Lévy areas need noise of shape (m,), m noises in a row; got {tuple(event)}. Give the diffusion as "
-            '(*state, m), with m columns, and a path as (B, m); or do without areas: another stepper, levy="space-time".'
+            '(*state, m), with m columns, a path as (B, m); or do without: another stepper, levy="space-time".'
         )
     return event[0] * (event[0] + 1) // 2
 
