@@ -45,6 +45,11 @@ _LADDERS: dict[str, tuple[int, ...]] = {
 }
 _BEFORE_ROUND_OFF = (8, 16, 32, 64, 128)
 _HALF_OCTAVES = (64, 96, 128, 192, 256)
+# By order: only few steps lie between errors that are not yet small and round-off.
+_HIGH = {
+    5.0: ((8, 12, 16, 24, 32), _HALF_OCTAVES, (32, 48, 64, 96, 128), (16, 24, 32, 48, 64, 96)),
+    8.0: ((8, 12, 16, 24, 32), (6, 8, 12, 16, 24)),
+}
 _FINE = (128, 192, 256, 384, 512, 768)
 _FINEST = (768, 1024, 1536, 2048)
 _AGAIN = {
@@ -132,6 +137,7 @@ class Claim:
             # Single-step methods of high order reach round-off early.
             early = self.declared > 3.0 and not planned
             ladders = [_BEFORE_ROUND_OFF] if early else [*ladders, _HALF_OCTAVES, _FINE]
+            ladders += _HIGH.get(self.declared, ()) if early else ()
             ladders += [_FINEST] if noisy else []
         ladders += [_AGAIN[self.method]] if self.method in _AGAIN else []
         if self.jagged:
