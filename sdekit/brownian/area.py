@@ -62,13 +62,13 @@ def areas_given(w: Tensor, h: Tensor, z: Tensor, roots: Tensor) -> Tensor:
     r"""Areas with the right mean and covariance given W and H.
 
     Args:
-        w: Increments, shape (*, m).
+        w: Increments, shape (..., m).
         h: Space-time Lévy areas, like ``w``.
-        z: Standard normals, shape (*, m(m+1)/2): ν and then ζ.
+        z: Standard normals, shape (..., m(m+1)/2): ν and then ζ.
         roots: √h, to multiply ``w``.
 
     Returns:
-        Shape (*, m, m).
+        Shape (..., m, m).
     """
     m, root, normals = w.shape[-1], _planes(roots), _planes(z)
     bent = _planes(w) + normals[:m] * (root * _MODE)
