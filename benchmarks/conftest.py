@@ -23,7 +23,7 @@ _BUDGET = pytest.StashKey[float]()
 _TOTAL_SECONDS = {True: 25.0, False: 300.0}  # quick, full; start-up and errors come on top
 _MOST_SECONDS = {True: 1.0, False: 3.0}
 _FEWEST_ROUNDS, _MOST_ROUNDS = 3, 60
-_PACKAGES = ("torch", "numpy", "torchsde", "torchdiffeq", "k-diffusion", "diffusers")
+_PACKAGES = ("torch", "numpy", "torchsde", "torchdiffeq", "torchode", "k-diffusion", "diffusers")
 
 Call = Callable[[], Any]
 
@@ -99,13 +99,23 @@ class Timed:
     def __init__(self, benchmark: Any, device: torch.device, seconds: float) -> None:
         self._benchmark, self._device, self._seconds = benchmark, device, seconds
 
-    def __call__(self, ours: Call, beside: Call | None = None, /, *, steps: int = 1, **facts: Any) -> None:
+    def __call__(
+        self,
+        ours: Call,
+        beside: Call | None = None,
+        /,
+        *,
+        steps: int = 1,
+        beside_steps: int | None = None,
+        **facts: Any,
+    ) -> None:
         """Time ``ours`` in rounds, each right after one call of ``beside``.
 
         Args:
             ours: What is measured.
             beside: What it is compared with.
             steps: How many steps one call makes; times are recorded per step.
+            beside_steps: How many one call of ``beside`` makes; as many if left out.
             facts: Written to ``extra_info`` as they are.
         """
         ours, other = self._synchronised(ours), self._synchronised(beside or (lambda: None))
@@ -117,6 +127,7 @@ class Timed:
         self._benchmark.pedantic(ours, setup=lambda: theirs.append(_seconds(other)), rounds=rounds)
         self._benchmark.extra_info.update(facts, steps=steps, device=str(self._device))
         if self._benchmark.stats is not None:  # None under --benchmark-disable
+            theirs = [t * steps / (beside_steps or steps) for t in theirs]
             measured = _summary(self._benchmark.stats.stats.data, theirs if beside else [], steps)
             self._benchmark.extra_info.update(measured)
 

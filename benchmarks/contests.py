@@ -52,6 +52,8 @@ class Contest:
     """A package that has to be there."""
     full: bool = False
     """Whether --quick leaves it out."""
+    counted: bool = False
+    """Whether a call says how many evaluations it took; times are then per evaluation."""
 
     @property
     def size(self) -> str:
@@ -60,11 +62,13 @@ class Contest:
     def hold(self, timed: Any, dtype: torch.dtype, device: torch.device) -> None:
         """Time it."""
         ours, theirs = self.make(Setting(self.shape, self.steps, dtype, device))
+        steps, beside_steps = (ours(), theirs()) if self.counted else (self.steps, self.steps)
         comparable = device.type == "cpu" and dtype == torch.float32
         timed(
             ours,
             theirs,
-            steps=self.steps,
+            steps=steps,
+            beside_steps=beside_steps,
             kind="contest",
             work=self.work,
             ours="sdekit",
