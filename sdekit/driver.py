@@ -15,6 +15,7 @@ from torch import Tensor
 from sdekit import between as passing
 from sdekit import doors, ends
 from sdekit.adaptive import dyadic, ode
+from sdekit.adaptive.whole_run import WholeRun, whole_run
 from sdekit.between import Between, Passing
 from sdekit.brownian import BrownianPath, Noise
 from sdekit.calculus import inside_of
@@ -249,17 +250,16 @@ def _adaptive(
     report: Callable[[int, int], None] | None,
     limits: _Limits,
 ) -> _Ran:
-    """Every sample in steps of its own."""
+    """Every sample in steps of its own; all samples in those of another library."""
     first, last = saving.times[0], saving.times[-1]
     wanted = sorted({saving.times[i] for i in saving.order} - {first, last}, reverse=first > last)
-    journey = dyadic.journey(
-        *(sde, stepper, controller, noise, x, first, last, wanted),
-        max_steps=limits.steps,
-        max_seconds=limits.seconds,
-        report=None if report is None else lambda arrived: report(arrived, len(x)),
-        inside=inside,
-    )
-    arrival = journey.run(x)
+    told = None if report is None else lambda arrived: report(arrived, len(x))
+    bounds: dict[str, Any] = {"max_steps": limits.steps, "max_seconds": limits.seconds, "report": told}
+    if isinstance(stepper, WholeRun):
+        arrival = whole_run(sde, stepper, controller, noise, x, first, last, wanted, **bounds)
+    else:
+        journey = dyadic.journey(sde, stepper, controller, noise, x, first, last, wanted, inside=inside, **bounds)
+        arrival = journey.run(x)
     found = {first: x, last: arrival.final, **dict(zip(wanted, arrival.between, strict=True))}
     ts = [saving.times[i] for i in saving.order]
     diagnostics = {"accepted": arrival.accepted, "rejected": arrival.rejected}
