@@ -92,7 +92,7 @@ _WAYS = {
 def _declared(sde: Any, attribute: str, known: tuple[Any, ...]) -> Any:
     if not hasattr(sde, attribute):
         raise SdekitError(
-            f"{type(sde).__name__} has no {attribute}, so it is no SDE of torchsde; one of {list(known)}."
+            f"{type(sde).__name__} has no {attribute}, which torchsde asks for: set it to one of {', '.join(known)}."
         )
     if getattr(sde, attribute) not in known:
         raise unknown_name(f"{attribute} of torchsde", getattr(sde, attribute), known)
@@ -113,10 +113,10 @@ class _Told:
 
     def diffusion(self, t: Time, x: Tensor) -> Tensor:
         g = _at(self._diffusion, t, x)
-        if g.ndim != (2 if self.form == "diagonal" else 3):
-            wanted = "(B, d)" if self.form == "diagonal" else "(B, d, m)"
+        wanted = "(B, d)" if self.form == "diagonal" else "(B, d, m)"
+        if g.ndim != wanted.count(",") + 1:
             raise SdekitError(
-                f"The diffusion of {self.form} noise has shape {wanted} in torchsde; got {tuple(g.shape)}."
+                f"The diffusion of {self.form} noise has shape {wanted} in torchsde; it returned {tuple(g.shape)}."
             )
         return g.squeeze(-1) if self.form == "scalar" else g
 
