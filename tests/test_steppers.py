@@ -332,6 +332,7 @@ def defect(tableau: Tableau, tree: Tree) -> Fraction:
     return sum((b * w for b, w in weights), Fraction(0)) - Fraction(1, density(tree))
 
 
+DECIMALS = {"tsit5": 2e-14, "dopri8": 2e-14}  # printed with sixteen digits, or rounded to them
 RUNGE_KUTTA = [name for name, stepper in STEPPERS.items() if issubclass(stepper, ExplicitRungeKutta)]
 
 
@@ -345,11 +346,11 @@ def test_order_conditions_in_exact_fractions(stepper: str) -> None:
     """Every condition up to the declared order holds, and one of the next order does not."""
     method = STEPPERS[stepper]
     assert issubclass(method, ExplicitRungeKutta)
-    order = int(method.spec.ode or 0)
+    order, rounding = int(method.spec.ode or 0), DECIMALS.get(stepper, 0.0)
     for p in range(1, order + 1):
         for tree in trees(p):
-            assert defect(method.tableau, tree) == 0, (p, tree)
-    assert any(defect(method.tableau, tree) != 0 for tree in trees(order + 1))
+            assert abs(defect(method.tableau, tree)) <= rounding, (p, tree)
+    assert any(abs(defect(method.tableau, tree)) > 1e-6 for tree in trees(order + 1))
 
 
 @pytest.mark.parametrize("stepper", RUNGE_KUTTA)
