@@ -8,8 +8,8 @@ With a controller the run is torchsde's own: a step and its two halves, their di
 $\mathrm{atol} + \mathrm{rtol}\,|x|$, its root mean square over the whole batch, and one step size for all, on our path
 (:mod:`sdekit.interop.brownian_interval`).
 
-Gradients pass. Where they are recorded, ``milstein`` and ``log_ode`` derive the diffusion by a graph of their own, so that
-the solution requires a gradient whether anything in it does or not: sample under ``torch.no_grad()``.
+Gradients pass. Where they are recorded, ``milstein`` and ``log_ode`` derive the diffusion by a graph of their own, so
+that the solution requires a gradient whether anything in it does or not: sample under ``torch.no_grad()``.
 
 References: [li2020torchsde].
 """
