@@ -304,6 +304,9 @@ def test_gradients_are_those_of_the_solution(stepper):
     with torch.no_grad():
         plain = sk.solve(problem, x, [0.0, 2.0], stepper, **how)
     assert torch.equal(plain.xs, found.xs.detach())
+    assert found.stats.drift_evaluations > plain.stats.drift_evaluations  # the accepted steps, once more
+    with torch.inference_mode():
+        assert torch.equal(sk.solve(problem, x.detach(), [0.0, 2.0], stepper, **how).xs, plain.xs)
 
 
 def test_a_refused_step_leaves_nothing_on_the_tape():

@@ -117,7 +117,7 @@ class Descent:
         start = torch.full((len(x),), self.first, dtype=torch.float64, device=x.device)
         slope = stages.field(start, flat)
         wanted = None if self.times is None else _Wanted.of(self.times, stages, flat)
-        recorded = slope.requires_grad or x.requires_grad
+        recorded = torch.is_grad_enabled() and (slope.requires_grad or x.requires_grad)
         with torch.no_grad():
             search = _Search(self, stages, flat.detach(), slope.detach(), wanted, recorded)
             search.run()
@@ -225,14 +225,13 @@ class _Search:
         error = control.log(self._shared(work.errors(h)))
         accept = None
         if float(error.max()) > 0.0:
-            refused = error > 0.0
-            accept = refused.logical_not()
+            accept = error <= 0.0
         factor = control.factor((error, self._last, self._older), accept, self._plan.pair.estimate_order)
         if self._queue is not None or self._record:
             self._look(accept)
         wish = h * factor
         if accept is not None:
-            self._refused.add_(refused.logical_and_(left > 0.0))
+            self._refused.add_((left > 0.0).bitwise_and_(error > 0.0))
             h.mul_(accept)
         left.sub_(h)
         work.advance(accept)
