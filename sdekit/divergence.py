@@ -18,35 +18,32 @@ References: [hutchinson1989], [grathwohl2019].
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vmap
+from torch.nn import functional as F
 
 from sdekit import random
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.keys import Keys
 from sdekit.quantiles import fold
-from sdekit.typing import Field, Shape, Time
+from sdekit.typing import Field, Time
 
 Probes = Literal["rademacher", "gaussian"]
 """What random directions are drawn from: signs, or normals."""
 
-Forms = Callable[[Field, Time, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From a field, a time, states (B, *E) and directions (n, B or 1, *E) to the field there and the forms v·Jv, (n, B)."""
+Forms = Callable[[Field, Time, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""From a field, a time, states (B, *E) and directions (n, B, *E), None for the basis, to the field there and the forms
+v·Jv, (n, B)."""
 
 _SAMPLES = 2
 _ELEMENTS, _ELSEWHERE = 2**14, 2**22  # that one chunk may make of directions: on the CPU they stay in cache
 _SEED = 20_261_130
+_STEPS = (4.0, 1.0, 0.25)  # of difference quotients, in units of the cube root of the rounding
 _AGREE = 0.1  # how far derivatives may be apart, relative to the larger
-
-
-def basis(event_shape: Shape, like: Tensor) -> Tensor:
-    """The d basis vectors of events, shape (d, 1, *E)."""
-    size = torch.Size(event_shape).numel()
-    return torch.eye(size, dtype=like.dtype, device=like.device).reshape(size, 1, *event_shape)
 
 
 def probes(keys: Keys, count: int, kind: Probes, like: Tensor) -> Tensor:
@@ -75,16 +72,27 @@ def chunk_of(x: Tensor) -> int:
     return max(1, (_ELEMENTS if x.device.type == "cpu" else _ELSEWHERE) // max(1, x.numel()))
 
 
+def _cut(x: Tensor, v: Tensor | None, chunk: int) -> Iterator[Tensor]:
+    """Directions in chunks; those of the basis, (n, 1, *E), are made one chunk at a time."""
+    if v is not None:
+        yield from torch.split(v, chunk)
+        return
+    size = x[0].numel()
+    for first in range(0, size, chunk):
+        places = torch.arange(first, min(first + chunk, size), device=x.device)
+        yield F.one_hot(places, size).to(x).reshape(-1, 1, *x.shape[1:])
+
+
 def forward_forms(chunk: int) -> Forms:
     """By forward mode, so many directions at once."""
 
-    def forms(field: Field, t: Time, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def forms(field: Field, t: Time, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
         def form(direction: Tensor) -> Tensor:
             direction = direction.expand_as(x)
             tangent: Tensor = jvp(lambda y: field(t, y), (x,), (direction,))[1]
             return _paired(direction, tangent, 1)
 
-        return field(t, x), torch.cat([vmap(form)(some) for some in torch.split(v, chunk)])
+        return field(t, x), torch.cat([vmap(form)(some) for some in _cut(x, v, chunk)])
 
     return forms
 
@@ -92,12 +100,12 @@ def forward_forms(chunk: int) -> Forms:
 def reverse_forms(chunk: int, batched: bool) -> Forms:
     """By reverse mode, so many directions at once, or one after the other."""
 
-    def forms(field: Field, t: Time, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def forms(field: Field, t: Time, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             y = x.detach().requires_grad_()
             value = field(t, y)
         if not value.requires_grad:
-            return value, x.new_zeros(len(v), len(x))
+            return value, x.new_zeros(x[0].numel() if v is None else len(v), len(x))
 
         def pulled(some: Tensor) -> Tensor:
             many = some.expand(len(some), *x.shape)
@@ -106,7 +114,7 @@ def reverse_forms(chunk: int, batched: bool) -> Forms:
                 return torch.autograd.grad(value, y, many, is_grads_batched=True, **options)[0]
             return torch.stack([torch.autograd.grad(value, y, one, **options)[0] for one in many])
 
-        found = torch.cat([_paired(some, pulled(some), 2) for some in torch.split(v, chunk)])
+        found = torch.cat([_paired(some, pulled(some), 2) for some in _cut(x, v, chunk)])
         return value.detach(), found
 
     return forms
@@ -162,21 +170,19 @@ def quadratic_forms_of(field: Field, times: tuple[float, ...], x: Tensor, chunk:
 def _contradiction(way: Forms, field: Field, t: float, x: Tensor, v: Tensor) -> str | None:
     """What is wrong with the derivatives at a time; None where nothing is, or where quotients cannot tell."""
     traced = way(field, t, x, v)[1][0].double()
-    eps = float(torch.finfo(x.dtype).eps)
-    size = float(x.detach().square().mean().sqrt()) or 1.0
-    steps = [size * eps ** (1.0 / 3.0), 0.25 * size * eps ** (1.0 / 3.0)]
-    coarse, fine = (_quotient(field, t, x, v[0], step) for step in steps)
-    if not bool(torch.isfinite(torch.stack([coarse, fine])).all()):
+    size = float(x.square().mean().sqrt()) or 1.0
+    base = size * float(torch.finfo(x.dtype).eps) ** (1.0 / 3.0)
+    quotients = torch.stack([_quotient(field, t, x, v[0], share * base) for share in _STEPS])
+    if not bool(quotients.isfinite().all()):
         return None  # the run will say so
-    scale = torch.maximum(traced.abs(), fine.abs())
-    noise = eps ** (2.0 / 3.0) * float(field(t, x).abs().max()) / size * x[0].numel()
-    near = _AGREE * scale + noise
-    # Where quotients differ from one another the field is rough at this length, and they prove nothing.
-    off = ((traced - fine).abs() > near) & ((coarse - fine).abs() < 0.5 * (traced - fine).abs())
+    found, spread = quotients.median(0).values, quotients.amax(0) - quotients.amin(0)
+    apart = (traced - found).abs()
+    # Where quotients differ from one another the field is rough at these lengths, and they prove nothing.
+    off = (apart > _AGREE * torch.maximum(traced.abs(), found.abs())) & (spread < _AGREE * apart)
     if not bool(off.any()):
         return None
     i = int(off.nonzero()[0])
-    return f"v·Jv = {float(traced[i]):.4g} at t = {t:g}, and its difference quotient is {float(fine[i]):.4g}"
+    return f"v·Jv = {float(traced[i]):.4g} at t = {t:g}, and its difference quotient is {float(found[i]):.4g}"
 
 
 def _quotient(field: Field, t: float, x: Tensor, v: Tensor, step: float) -> Tensor:

@@ -172,7 +172,8 @@ def log_likelihood(
         stepper = "rk4"  # the default of a flow is a method that knows nothing but states
     nodes, chosen, control = run_of(flow, grid, stepper, steps, controller)
     doors.check_state(x)
-    doors.check_times(flow, nodes)
+    for way in (nodes, nodes.flip(0)):  # scores are asked at both ends
+        doors.check_times(flow, way)
     first, last = float(nodes[0]), float(nodes[-1])
     law = _prior(flow, x, prior)
     keys = Keys.of(seed, paths, len(x), x.device)
@@ -180,7 +181,7 @@ def log_likelihood(
         start = x if dequantisation is None else dequantisation.filled(x, keys)
         forms = quadratic_forms_of(flow.drift, (first, last), start, chunk)
         directions = _directions(divergence, start, keys, probes, distribution)
-        augmented = Augmented.of(flow, forms, directions, start, divergence == "exact")
+        augmented = Augmented.of(flow, forms, directions, start)
         solution = solve(augmented, augmented.start(start), nodes, chosen, controller=control, **limits)
         return _found(flow, solution, augmented, start, law, prior, first, last, dequantisation)
 
@@ -197,12 +198,11 @@ def _prior(flow: SDE, x: Tensor, prior: Law | None) -> Law:
     return prior
 
 
-def _directions(divergence: Divergence, x: Tensor, keys: Keys, count: int, distribution: Probes) -> Tensor:
+def _directions(divergence: Divergence, x: Tensor, keys: Keys, count: int, distribution: Probes) -> Tensor | None:
+    """The probes; None for the exact trace."""
     if divergence not in get_args(Divergence):
         raise unknown_name("divergence", divergence, get_args(Divergence))
-    return (
-        derivatives.basis(x.shape[1:], x) if divergence == "exact" else derivatives.probes(keys, count, distribution, x)
-    )
+    return derivatives.probes(keys, count, distribution, x) if divergence == "hutchinson" else None
 
 
 @final
@@ -216,27 +216,25 @@ class Augmented:
     Attributes:
         flow: The flow.
         forms: How it is differentiated.
-        directions: Basis or probes, (n, 1 or B, *E).
+        probes: Directions (n, B, *E); None for the basis, whose forms are summed to one divergence.
         event_shape: E.
-        exact: Whether the forms are summed to one divergence.
         copies: How often every integral stands in a row.
     """
 
     flow: SDE
     forms: Forms
-    directions: Tensor
+    probes: Tensor | None
     event_shape: torch.Size
-    exact: bool
     copies: int
     noise_type: NoiseType = "none"
     calculus: Calculus = "ito"
     direction: Direction = "either"
 
     @classmethod
-    def of(cls, flow: SDE, forms: Forms, directions: Tensor, x: Tensor, exact: bool) -> Augmented:
+    def of(cls, flow: SDE, forms: Forms, probes: Tensor | None, x: Tensor) -> Augmented:
         """For states like ``x``."""
-        integrals = 1 if exact else len(directions)
-        return cls(flow, forms, directions, x.shape[1:], exact, math.ceil(x[0].numel() / integrals))
+        integrals = 1 if probes is None else len(probes)
+        return cls(flow, forms, probes, x.shape[1:], math.ceil(x[0].numel() / integrals))
 
     @property
     def size(self) -> int:
@@ -246,7 +244,7 @@ class Augmented:
     @property
     def integrals(self) -> int:
         """M."""
-        return 1 if self.exact else len(self.directions)
+        return 1 if self.probes is None else len(self.probes)
 
     def start(self, x: Tensor) -> Tensor:
         """Rows with integrals zero."""
@@ -260,9 +258,9 @@ class Augmented:
 
     def drift(self, t: Time, z: Tensor) -> Tensor:
         x, _, row = self.split(z)
-        directions = self.directions if self.exact else self.directions[:, row]
+        directions = None if self.probes is None else self.probes[:, row]
         slope, forms = self.forms(self.flow.drift, t, x, directions)
-        rates = fold(forms, dim=0)[:, None] if self.exact else forms.mT
+        rates = fold(forms, dim=0)[:, None] if self.probes is None else forms.mT
         return torch.cat([slope.flatten(1), rates.repeat(1, self.copies), torch.zeros_like(z[:, :1])], dim=1)
 
     def diffusion(self, t: Time, z: Tensor) -> Tensor:
@@ -286,13 +284,14 @@ def _found(
     log_prior = law.log_prob(wide)
     count = augmented.integrals
     integral = fold(integrals) / count
-    error = torch.zeros_like(integral) if augmented.exact else _standard_error(integrals, integral)
+    exact = augmented.probes is None
+    error = torch.zeros_like(integral) if exact else _standard_error(integrals, integral)
     lost = solution.status != Status.SUCCESS
     mismatch, truncation = _of_the_law(flow, x.double(), wide, log_prior, first, last)
     log_cell = 0.0 if dequantisation is None else dequantisation.log_cell(augmented.size)
     return LogLikelihood(
         value=(log_prior + integral).masked_fill(lost, torch.nan),
-        standard_error=error,
+        standard_error=error.masked_fill(lost, torch.nan),
         log_prior=log_prior,
         integral=integral,
         x=x,
@@ -302,7 +301,7 @@ def _found(
         truncation=truncation,
         log_cell=log_cell,
         stats=solution.stats,
-        products=len(augmented.directions),
+        products=augmented.size if exact else count,
         status=solution.status,
     )
 

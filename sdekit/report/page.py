@@ -7,7 +7,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdekit.errors import SdekitError
-from sdekit.report import accuracy, convergence, digits, grids, langevin, limits, marginals, peers, refinement, rewind
+from sdekit.report import (
+    accuracy,
+    convergence,
+    digits,
+    grids,
+    langevin,
+    latents,
+    limits,
+    marginals,
+    peers,
+    refinement,
+    rewind,
+)
 from sdekit.report.markup import escape, table, template
 from sdekit.report.reading import Section, Study
 from sdekit.solution import write_whole
@@ -21,6 +33,7 @@ _SECTIONS = (
     rewind.section,
     limits.section,
     digits.section,
+    latents.section,
     peers.section,
     langevin.section,
     grids.section,

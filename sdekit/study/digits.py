@@ -65,7 +65,7 @@ def tasks(settings: Settings) -> Iterator[Task]:
     if "digits" not in settings.problems:
         return
     about = {"problem": "digits", "device": settings.device, "dtype": "float32", "weights": weights_sha256()}
-    process, _ = _model(settings.device)
+    process, _ = model(settings.device)
     yield Task("digits", "real", {**about, "solver": None}, partial(_real, settings), cost=1.0)
     for solver, eta in SOLVERS:
         for evaluations in _QUICK_EVALUATIONS if settings.quick else EVALUATIONS:
@@ -79,7 +79,8 @@ def tasks(settings: Settings) -> Iterator[Task]:
 
 
 @cache
-def _model(device: str) -> tuple[LinearProcess, Score]:
+def model(device: str) -> tuple[LinearProcess, Score]:
+    """The process and the learned score of the digits."""
     from sdekit.train import load_score
 
     process, score = load_score("digits")
@@ -97,7 +98,7 @@ def _real(settings: Settings, _: Records) -> Result:
     for name in ("energy", "sliced_w2"):
         found = torch.tensor([pair[name] for pair in pairs], dtype=torch.float64)
         values |= {name: float(found.median()), f"{name}_low": float(found.min()), f"{name}_high": float(found.max())}
-    return Result(values, {"images": _pixels(digits.held_out[:SHOWN])})
+    return Result(values, {"images": pixels(digits.held_out[:SHOWN])})
 
 
 def _subset(x: Tensor, n: int, seed: int, repeat: int) -> Tensor:
@@ -113,7 +114,7 @@ def _distances(x: Tensor, settings: Settings) -> dict[str, float]:
 
 
 def _sampled(settings: Settings, case: Case, _: Records) -> Result:
-    process, score = _model(settings.device)
+    process, score = model(settings.device)
     n = len(data.digits().held_out)
     start = (
         process.prior((1, 8, 8)).sample(n, seed=random.key(settings.seed, _START)).to(settings.device, torch.float32)
@@ -123,9 +124,9 @@ def _sampled(settings: Settings, case: Case, _: Records) -> Result:
         solution = solve(problem, start, grid, case.solver, noise=random.key(settings.seed, _NOISE))
     x = solution.check().final.cpu()
     values = {"n": n, "evaluations": solution.stats.score_evaluations, **_distances(x, settings)}
-    return Result(values, {"images": _pixels(x[:SHOWN])})
+    return Result(values, {"images": pixels(x[:SHOWN])})
 
 
-def _pixels(x: Tensor) -> Tensor:
+def pixels(x: Tensor) -> Tensor:
     """Images in [−1, 1] as grey values 0 … 255, (n, H, W)."""
     return ((x[:, 0].float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)

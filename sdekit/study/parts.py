@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sdekit.study import accuracy, convergence, digits, grids, langevin, limits, marginals, peers, refinement, rewind
+from sdekit.study import (
+    accuracy,
+    convergence,
+    digits,
+    grids,
+    langevin,
+    latents,
+    limits,
+    marginals,
+    peers,
+    refinement,
+    rewind,
+)
 from sdekit.study.settings import Settings
 from sdekit.study.tasks import Task
 
@@ -12,6 +24,7 @@ PARTS = {
     "rewind": rewind.tasks,
     "limits": limits.tasks,
     "digits": digits.tasks,
+    "latents": latents.tasks,
     "peers": peers.tasks,
     "langevin": langevin.tasks,
     "grids": grids.tasks,

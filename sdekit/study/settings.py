@@ -22,7 +22,7 @@ from sdekit.steppers.registry import STEPPERS
 FORMAT = "sdekit-study-1"
 CONVERGENCE = tuple(f"{process}-{data}" for data in DATA for process in PROCESSES)
 """The problems whose orders are measured."""
-PROBLEMS = (*CONVERGENCE, "digits", "peers", "accuracy", "langevin", "grids", "limits", "refinement")
+PROBLEMS = (*CONVERGENCE, "digits", "latents", "peers", "accuracy", "langevin", "grids", "limits", "refinement")
 """What ``problems=`` may name."""
 PEERS = ("torchsde", "torchdiffeq", "diffusers", "k-diffusion", "azula")
 """Libraries whose methods are measured, as far as they are installed."""
@@ -98,7 +98,7 @@ class Settings:
     def document(self) -> dict[str, Any]:
         """As it is written to ``study.json``: the settings, versions and weights that results depend on."""
         origin: dict[str, str | None] = {**versions()}
-        origin |= {"weights": weights_sha256()} if {"digits", "grids"} & {*self.problems} else {}
+        origin |= {"weights": weights_sha256()} if {"digits", "latents", "grids"} & {*self.problems} else {}
         origin |= peer_versions() if {"peers", "accuracy"} & {*self.problems} else {}
         document: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(self), "versions": origin}))
         return document
