@@ -118,6 +118,42 @@ def test_estimates_have_the_order_that_is_declared(stepper):
     assert float(logs[0] - logs[1]) == pytest.approx(pair.estimate_order, abs=0.35 if stepper != "dopri8" else 1.2)
 
 
+def rotor(t, x):
+    """Pairs of coordinates turn about one another, and each is drawn to ±1."""
+    half = x.shape[1] // 2
+    return torch.cat([x[:, half:], -x[:, :half]], 1) + x - x * x * x
+
+
+@pytest.mark.certify
+@pytest.mark.parametrize("shape", [(4, 3072), (200, 2)])
+def test_errors_per_tolerance_beside_peers(shape):
+    """The median over 13 tolerances, dopri5 in each library. One tolerance says nothing: the last step is luck."""
+    torchdiffeq = pytest.importorskip("torchdiffeq")
+    x, last, found = sk.Gaussian(torch.zeros(shape[1]), 1.0).sample(shape[0], seed=0).double(), 2.0, {}
+    exact = sk.solve(sk.sde(rotor), x, [0.0, last], "dopri8", controller=PID(1e-13, 1e-13)).final
+    for tol in (10.0 ** (-2.0 - 0.5 * i) for i in range(13)):
+        ours = sk.solve(sk.sde(rotor), x, [0.0, last], "dopri5", controller=PID(tol, tol)).final
+        ends = torch.tensor([0.0, last], dtype=torch.float64)
+        theirs = torchdiffeq.odeint(rotor, x, ends, rtol=tol, atol=tol, method="dopri5")[-1]
+        for who, final in (("sdekit", ours), ("torchdiffeq", theirs), ("torchode", by_torchode(x, last, tol))):
+            if final is not None:
+                found.setdefault(who, []).append(float((final - exact).abs().max()) / tol)
+    medians = {who: float(np.median(errors)) for who, errors in found.items()}
+    assert medians["sdekit"] == min(medians.values()), medians
+
+
+def by_torchode(x, last, tol):
+    try:
+        import torchode
+    except ImportError:
+        return None
+    term = torchode.ODETerm(rotor)
+    control = torchode.IntegralController(atol=tol, rtol=tol, term=term)
+    solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term), control)
+    ends = (torch.full((len(x),), t, dtype=x.dtype) for t in (0.0, last))
+    return solver.solve(torchode.InitialValueProblem(x, *ends)).ys[:, -1]
+
+
 # --- dense output -------------------------------------------------------------------------------------
 
 
