@@ -30,6 +30,7 @@ from sdekit.local_time import LocalTime
 from sdekit.solution import Status
 from sdekit.steppers import registry
 from sdekit.steppers.base import EmbeddedMethod, Stepper
+from sdekit.steppers.embedded import EmbeddedRungeKutta
 from sdekit.typing import Inside
 
 _LOOK_EVERY = {"cpu": 4}  # attempts between looks at who has arrived
@@ -287,7 +288,8 @@ def journey(
             shape, or that does not know the areas which the stepper needs.
     """
     if not isinstance(stepper, EmbeddedMethod):
-        able = [name for name, cls in registry.STEPPERS.items() if issubclass(cls, EmbeddedMethod)]
+        pairs = {n: cls for n, cls in registry.STEPPERS.items() if issubclass(cls, EmbeddedMethod | EmbeddedRungeKutta)}
+        able = [name for name, cls in pairs.items() if registry.obstacle(cls.spec, sde) is None]
         raise SdekitError(
             f"{stepper.spec.name} does not estimate its error, so that no controller can choose its steps: leave out "
             f"controller=, or take one that does: {', '.join(able)}."
