@@ -204,6 +204,39 @@ def test_torchdiffeq_steps_by_itself_and_stays_inside(name, way):
         asked.clear()
 
 
+@pytest.mark.parametrize(("name", "controller"), [("rk4", None), ("dopri5", sk.PID(1e-4, 1e-4))])
+def test_ends_that_float32_rounds_outwards_are_kept(name, controller):
+    """torchdiffeq rounds its times to the type of the state."""
+    asked: list[float] = []
+
+    def field(t: float, x: Tensor) -> Tensor:
+        asked.append(t)
+        return drift(t, x)
+
+    assert float(torch.tensor(0.3)) > 0.3
+    x = states(dtype=torch.float32)
+    sk.solve(sk.sde(field), x, [-0.3, 0.3], f"torchdiffeq:{name}", controller=controller).check()
+    assert min(asked) == -0.3
+    assert 0.2999999 < max(asked) <= 0.3
+
+
+def test_steps_of_torchsde_are_counted():
+    """Of three times, one begins the attempt; it is another where the one before was accepted."""
+    asked: list[float] = []
+
+    def field(t: float, x: Tensor) -> Tensor:
+        asked.append(t)
+        return torch.sin(20.0 * x) - t
+
+    sde = sk.sde(field, lambda t, x: 0.3 + 0.2 * x)
+    found = sk.solve(sde, states(), [0.0, 0.5], "torchsde:milstein", noise=0, controller=sk.PID(1e-2, 1e-2, first=0.3))
+    begun = asked[::3]
+    accepted = len(set(begun))
+    assert 2 < accepted < len(begun) == found.stats.steps
+    assert found.diagnostics["accepted"].tolist() == [accepted] * 5
+    assert found.diagnostics["rejected"].tolist() == [len(begun) - accepted] * 5
+
+
 @pytest.mark.parametrize("method", ["srk", "milstein", "reversible_heun"])
 def test_torchsde_steps_by_itself_on_the_path_of_a_tree(method):
     """The error on the path falls with the tolerance; a seed is the tree of this seed; another is elsewhere."""
