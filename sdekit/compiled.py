@@ -23,7 +23,7 @@ from sdekit.errors import SdekitError
 from sdekit.observe import LOOK_EVERY
 from sdekit.solution import Status
 from sdekit.steppers.base import StepMethod, Stepper
-from sdekit.tracing import Graph, Known, Parts, Problem, graph, parts_of
+from sdekit.tracing import Graph, Known, Parts, Problem, graph, parts_of, traced
 
 BLOCK = 10
 """Steps of a block, about."""
@@ -153,7 +153,7 @@ class Blocks:
         tables = _tables(tuple(self.times), made.backwards, made.size, x.device, min(total, most))
         heads = 2 if torch.is_grad_enabled() else 1  # a state with a gradient behind it has a graph of its own
         for blocks, recompile in ((tables[:heads], True), (tables[heads:], False)):
-            with self.graph.traced(recompile):
+            with traced(made.stepper.value, made.sde.value, recompile):
                 for count, table in blocks:
                     reached.cause = stop(reached.done, reached.x, reached.due)
                     if reached.cause is not Status.SUCCESS:

@@ -29,7 +29,7 @@ from sdekit.linear import LinearProcess
 from sdekit.observe import LOOK_EVERY, Counter, finite_samples, observe
 from sdekit.reverse import Reverse
 from sdekit.solution import Solution, Statistics, Status, versions
-from sdekit.steppers.base import Memory, Prepared, Stepper
+from sdekit.steppers.base import EmbeddedMethod, Memory, Prepared, Stepper
 from sdekit.steppers.embedded import EmbeddedRungeKutta
 from sdekit.structure import Structure
 from sdekit.typing import Inside
@@ -89,7 +89,8 @@ def solve(
             (:mod:`sdekit.adaptive`). Of ``grid`` the first and the last time count, and what ``save`` asks for.
         compile: Whether blocks of ten to fifty steps run as one graph, noise drawn inside, by ``torch.compile``: for
             step methods (:mod:`sdekit.compiled`). The first run of a problem takes the seconds that this takes. Fields
-            see times as 0-dim tensors.
+            see times as 0-dim tensors. With a controller, attempts of an SDE's pair, which record no gradients
+            (:mod:`sdekit.adaptive.lockstep`).
         structure: Whether the noise type of an :func:`~sdekit.sde` is checked before the first step, once for every
             equation and shape of states (:func:`sdekit.check_structure`); ``trust`` leaves it to you.
         progress: True for a bar, or a callable ``(done, total)``, after every step or compiled block; with a controller
@@ -106,10 +107,13 @@ def solve(
     """
     doors.check_sde(sde)
     doors.check_state(x)
-    if compile and controller is not None:
-        raise SdekitError(f"compile=True takes steps of a grid, not those of {controller!r}: leave one of them out.")
     drawn = doors.noise_of(noise, paths, x)
     nodes, chosen = doors.grid_and_stepper(sde, grid, steps, stepper, controller, to_data=end == "stop")
+    if compile and controller is not None and not isinstance(chosen, EmbeddedMethod):
+        raise SdekitError(
+            f"compile=True takes steps of a grid, or with a controller those of an SDE's pair; {chosen.spec.name} with "
+            f"{controller!r} is neither: leave one of them out."
+        )
     doors.check_noise(sde, float(nodes[0]), x, structure)
     own = doors.own_times(save, nodes, x, chosen, controller)
     saving = _Saving.of(nodes, "final" if own is not None else save)
@@ -129,7 +133,7 @@ def solve(
     limits = _Limits(max_steps, max_seconds, started)
     with ExitStack() as stack:
         report = _reporter(progress, stack)
-        if compile:
+        if compile and controller is None:
             ran = _in_blocks(sde, counter, chosen, saving, x, steps_noise, report, limits)
         elif controller is None:
             ran = _fixed(sde, observed, chosen, saving, x, steps_noise, report, limits)
@@ -137,7 +141,10 @@ def solve(
             eager = isinstance(sde, Reverse) and sde.score.law is None
             ran = _descended(observed, chosen, saving, own, x, controller, eager, report, limits)
         else:
-            ran = _adaptive(observed, chosen, saving, x, steps_noise, controller, inside, report, limits)
+            ran = _adaptive(
+                *(observed, chosen, saving, x, steps_noise, controller, inside, report, limits),
+                (sde, counter) if compile else None,
+            )
     ts, xs, final = ran.ts, ran.xs, ran.final
     if bridged is not None and bridge is not None:
         ts, xs = bridged.fill(ts, xs, observed, bridge)
@@ -249,6 +256,7 @@ def _adaptive(
     inside: Inside | None,
     report: Callable[[int, int], None] | None,
     limits: _Limits,
+    compiled: tuple[SDE, Counter] | None,
 ) -> _Ran:
     """Every sample in steps of its own; all samples in those of another library."""
     first, last = saving.times[0], saving.times[-1]
@@ -258,7 +266,9 @@ def _adaptive(
     if isinstance(stepper, WholeRun):
         arrival = whole_run(sde, stepper, controller, noise, x, first, last, wanted, **bounds)
     else:
-        journey = dyadic.journey(sde, stepper, controller, noise, x, first, last, wanted, inside=inside, **bounds)
+        journey = dyadic.journey(
+            sde, stepper, controller, noise, x, first, last, wanted, inside, compiled=compiled, **bounds
+        )
         arrival = journey.run(x)
     found = {first: x, last: arrival.final, **dict(zip(wanted, arrival.between, strict=True))}
     ts = [saving.times[i] for i in saving.order]

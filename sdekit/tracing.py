@@ -118,7 +118,7 @@ class Graph:
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.calls, self.checked = problem, Counter(), False
-        self.run: Run = torch.compile(_own(_block(problem)), backend=BACKEND, fullgraph=True, dynamic=False)
+        self.run: Run = torch.compile(own_code(_block(problem)), backend=BACKEND, fullgraph=True, dynamic=False)
 
     def check(self, x: Tensor, s: float, t: float, increment: Increment | None) -> None:
         """A step as the driver takes it, which is counted, and the same over [0, 1]: they must agree.
@@ -151,25 +151,25 @@ class Graph:
         counter.diffusion += self.calls.diffusion * steps
         counter.score += self.calls.score * steps
 
-    @contextmanager
-    def traced(self, recompile: bool) -> Iterator[None]:
-        """Within it the graph may be made, or made anew only where ``recompile`` says so.
 
-        Raises:
-            SdekitError: the fields or the stepper cannot be traced.
-        """
-        from torch._dynamo import config, exc  # a second of imports
+@contextmanager
+def traced(stepper: Stepper, sde: SDE, recompile: bool) -> Iterator[None]:
+    """Within it a graph of both may be made, or made anew only where ``recompile`` says so.
 
-        try:
-            with nullcontext() if recompile else config.patch(error_on_recompile=True):
-                yield
-        except exc.TorchDynamoException as error:
-            name, what = self.problem.stepper.value.spec.name, type(self.problem.sde.value).__name__
-            raise SdekitError(
-                f"{name} on this {what} does not trace as one graph: {_reason(error)} Fields must be plain torch, the "
-                "same for every step, with times that are tensors (torch.exp(t), no math.exp(t)) and no side effects; "
-                "or leave compile out."
-            ) from error
+    Raises:
+        SdekitError: the fields or the stepper cannot be traced.
+    """
+    from torch._dynamo import config, exc  # a second of imports
+
+    try:
+        with nullcontext() if recompile else config.patch(error_on_recompile=True):
+            yield
+    except exc.TorchDynamoException as error:
+        raise SdekitError(
+            f"{stepper.spec.name} on this {type(sde).__name__} does not trace as one graph: {_reason(error)} Fields "
+            "must be plain torch, the same for every step, with times that are tensors (torch.exp(t), no math.exp(t)) "
+            "and no side effects; or leave compile out."
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
@@ -185,7 +185,7 @@ def graph(problem: Problem) -> Graph:
     return Graph(problem)
 
 
-def _own(function: FunctionType) -> FunctionType:
+def own_code(function: FunctionType) -> FunctionType:
     """``function`` with code of its own: torch keeps what it compiled by code, and limits how much."""
     code = function.__code__.replace()
     return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)

@@ -15,18 +15,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
+from sdekit.adaptive.attempt import Attempt
+from sdekit.adaptive.lockstep import ROUNDS, Lockstep, Passed
 from sdekit.brownian import BrownianPath, BrownianTree, Increment, Levy, Walk
 from sdekit.controllers import PID
-from sdekit.dynamics import SDE, Reflected, noise_shape, samples_inside
+from sdekit.dynamics import SDE, noise_shape
 from sdekit.errors import SdekitError
 from sdekit.keys import Keys
-from sdekit.local_time import LocalTime
+from sdekit.observe import Counter
 from sdekit.solution import Status
 from sdekit.steppers import registry
 from sdekit.steppers.base import EmbeddedMethod, Stepper
@@ -57,6 +59,12 @@ class Arrival:
     attempts: int
     accepted: Tensor
     rejected: Tensor
+
+    def select(self, row: int) -> Arrival:
+        """That of one sample."""
+        one = slice(row, row + 1)
+        each = (self.between[:, one], self.final[one], self.status[one], self.attempts, self.accepted[one])
+        return Arrival(*each, self.rejected[one])
 
 
 @dataclass
@@ -104,28 +112,22 @@ class Journey:
     """Adaptive steps of an SDE over the interval of a tree.
 
     Attributes:
-        sde: The problem.
-        stepper: A method with an error estimate.
-        controller: Of the step sizes.
+        attempt: How attempts are made.
         tree: The path. Its interval is that of the run, in either direction.
         times: Those asked for inside the interval, in the order of the run.
-        backwards: Whether the run goes from the end of the interval to its start.
         max_steps: Attempts of a sample after which it ends.
         max_seconds: Seconds after which all end.
         report: Called with the number of samples that have ended.
-        inside: Where states may be: a step that leads elsewhere is taken back; None for everywhere.
+        compiled: The problem and its calls, if attempts are compiled; those of ``attempt`` are counted.
     """
 
-    sde: SDE
-    stepper: EmbeddedMethod
-    controller: PID
+    attempt: Attempt
     tree: BrownianTree
     times: Sequence[float] = ()
-    backwards: bool = False
     max_steps: int = 100_000
     max_seconds: float | None = None
     report: Callable[[int], None] | None = None
-    inside: Inside | None = None
+    compiled: tuple[SDE, Counter] | None = None
 
     @property
     def ticks(self) -> int:
@@ -134,31 +136,39 @@ class Journey:
 
     def run(self, x: Tensor) -> Arrival:
         """From ``x``, shape (B, *E)."""
-        first = self.controller.first
+        if self.compiled is not None and len(x) == 1:  # a graph takes any number of samples but one
+            both = replace(self, tree=self.tree.select(torch.zeros(2, dtype=torch.int64, device=x.device)))
+            return both.run(x.expand(2, *x.shape[1:])).select(0)
+        first = self.attempt.controller.first
         wanted = self.ticks / 128 if first is None else self.ticks * min(1.0, first / (self.tree.t1 - self.tree.t0))
-        on, walk = _Travellers.at_start(x, wanted), self.tree.walk()
+        on, pace = _Travellers.at_start(x, wanted), self._pace(x, wanted)
         started, attempts = time.perf_counter(), 0
         ended: list[_Travellers] = []
         views: list[_View] = []
-        look_every = _LOOK_EVERY.get(x.device.type, _LOOK_ELSEWHERE)
         while True:
-            if attempts % look_every == 0:
-                late = self.max_seconds is not None and time.perf_counter() - started > self.max_seconds
-                on.status = self._verdict(on, late)
-                going = self._going(on)
-                left = int(going.sum())
-                if self.report:
-                    self.report(len(x) - left)
-                if left == 0:
-                    break
-                # Rows that have ended cost nothing much while they are few, and packing the others costs a copy.
-                if 2 * left <= len(going):
-                    ended.append(on.select((~going).nonzero()[:, 0]))
-                    rows = going.nonzero()[:, 0]
-                    on, walk = on.select(rows), walk.select(rows)
-            views += self._attempt(on, walk)
-            attempts += 1
+            late = self.max_seconds is not None and time.perf_counter() - started > self.max_seconds
+            on.status = self._verdict(on, late)
+            going = self._going(on)
+            left = int(going.sum())
+            if self.report:
+                self.report(len(x) - left)
+            if left == 0:
+                break
+            # Rows that have ended cost nothing much while they are few, and packing the others costs a copy.
+            if 2 * left <= len(going) and left >= pace.fewest:
+                ended.append(on.select((~going).nonzero()[:, 0]))
+                rows = going.nonzero()[:, 0]
+                on, going = on.select(rows), going[rows]
+                pace.select(rows)
+            views += pace.go(on, going)
+            attempts += pace.attempts
+        pace.count(attempts)
         return self._arrival([*ended, on], views, attempts)
+
+    def _pace(self, x: Tensor, wanted: float) -> _OneByOne | _Together:
+        if self.compiled is None:
+            return _OneByOne(self, self.tree.walk(), _LOOK_EVERY.get(x.device.type, _LOOK_ELSEWHERE))
+        return _Together.of(self, x, wanted)
 
     def _going(self, on: _Travellers) -> Tensor:
         return (on.place < self.ticks) & (on.status == Status.SUCCESS)
@@ -181,17 +191,12 @@ class Journey:
         log_step = torch.minimum(_log2(on.wanted.clamp(1.0, float(self.ticks))), _log2(fits.double()))
         step = torch.bitwise_left_shift(torch.ones_like(place), log_step)
         start, end = self._clock(place), self._clock(place + step)
-        drawn = self._drawn(walk, place, log_step) if self.sde.noise_type != "none" else None
-        after, error = self._step(start, end, on.x, drawn)
-        if self.inside is not None:
-            error = error.masked_fill(~samples_inside(self.inside, after), torch.inf)
-        accept = going & (error <= 0.0)
-        order = self.stepper.estimate_order(self.sde.noise_type)
-        factor = self.controller.factor((error, on.last, on.older), accept, order)
-        on.due, views = self._look(on, accept, start, end) if self.times else (on.due, [])
+        drawn = self._drawn(walk, place, log_step) if self.attempt.sde.noise_type != "none" else None
+        after, error, accept, factor = self.attempt.judge(start, end, on.x, drawn, going, (on.last, on.older))
+        on.due, views = self._look(on, Passed(accept, start, end, on.x))
         on.x = torch.where(accept.reshape(-1, *(1,) * (after.ndim - 1)), after, on.x)
         on.wanted = torch.where(going, factor.mul_(step), on.wanted)
-        if self.controller.derivative:
+        if self.attempt.controller.derivative:
             on.older = torch.where(accept, on.last, on.older)
         on.last = torch.where(accept, error, on.last)
         on.place = torch.addcmul(on.place, step, accept.long())
@@ -200,32 +205,27 @@ class Journey:
 
     def _clock(self, place: Tensor) -> Tensor:
         """The time of a place, in a clock that runs forwards; exact at both ends."""
-        low, high = (-self.tree.t1, -self.tree.t0) if self.backwards else (self.tree.t0, self.tree.t1)
+        low, high = (-self.tree.t1, -self.tree.t0) if self.attempt.backwards else (self.tree.t0, self.tree.t1)
         part = place.double().mul_(1.0 / self.ticks)
         return torch.lerp(part.new_full((), low), part.new_full((), high), part)
 
     def _drawn(self, walk: Walk, place: Tensor, log_step: Tensor) -> Increment:
         """What the path does over the steps."""
         index = place >> log_step
-        if self.backwards:
+        if self.attempt.backwards:
             index = (self.ticks >> log_step) - 1 - index
         increment = walk.step(self.tree.depth - log_step, index)
-        return increment.reflected() if self.backwards else increment
+        return increment.reflected() if self.attempt.backwards else increment
 
-    def _step(self, start: Tensor, end: Tensor, x: Tensor, drawn: Increment | None) -> tuple[Tensor, Tensor]:
-        """The states after the steps, and the logarithms of their errors in units of the tolerance."""
-        local = LocalTime(Reflected(self.sde) if self.backwards else self.sde, start, end, x)
-        increment = None if drawn is None else local.scaled(drawn.to(x.dtype))
-        after, estimate = self.stepper.pair(local, 0.0, 1.0, x, increment)
-        return after, self.controller.error(estimate, x, after)
-
-    def _look(self, on: _Travellers, accept: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, list[_View]]:
+    def _look(self, on: _Travellers, passed: Passed) -> tuple[Tensor, list[_View]]:
         """Which times the steps pass: how many of them are behind every row now, and from where they are seen."""
-        clock = [-t for t in self.times] if self.backwards else list(self.times)
-        asked = torch.tensor([*clock, torch.inf], dtype=torch.float64, device=start.device)
+        if not self.times:
+            return on.due, []
+        clock = [-t for t in self.times] if self.attempt.backwards else list(self.times)
+        asked = torch.tensor([*clock, torch.inf], dtype=torch.float64, device=on.x.device)
         due, views = on.due, []
-        while len(rows := (accept & (asked[due] <= end)).nonzero()[:, 0]):
-            views.append(_View(on.sample[rows], due[rows], start[rows], asked[due[rows]], on.x[rows]))
+        while len(rows := (passed.accept & (asked[due] <= passed.end)).nonzero()[:, 0]):
+            views.append(_View(on.sample[rows], due[rows], passed.start[rows], asked[due[rows]], passed.before[rows]))
             due = due.index_add(0, rows, torch.ones_like(rows))
         return due, views
 
@@ -237,13 +237,15 @@ class Journey:
         sample, due, start, to, before = (torch.cat(parts) for parts in zip(*views, strict=True))
         for part in range(0, len(sample), len(x)):
             some = slice(part, part + len(x))
-            drawn = self._drawn_to(sample[some], start[some], to[some]) if self.sde.noise_type != "none" else None
-            between[due[some], sample[some]] = self._step(start[some], to[some], before[some], drawn)[0]
+            drawn = (
+                self._drawn_to(sample[some], start[some], to[some]) if self.attempt.sde.noise_type != "none" else None
+            )
+            between[due[some], sample[some]] = self.attempt.step(start[some], to[some], before[some], drawn)[0]
         return between
 
     def _drawn_to(self, sample: Tensor, start: Tensor, to: Tensor) -> Increment:
         tree = self.tree.select(sample)
-        return tree.increment(-to, -start).reflected() if self.backwards else tree.increment(start, to)
+        return tree.increment(-to, -start).reflected() if self.attempt.backwards else tree.increment(start, to)
 
     def _arrival(self, groups: list[_Travellers], views: list[_View], attempts: int) -> Arrival:
         order = torch.cat([group.sample for group in groups]).argsort()
@@ -252,6 +254,76 @@ class Journey:
             for name in ("x", "status", "attempts", "accepted")
         )
         return Arrival(self._between(views, x), x, status, attempts, accepted, tried - accepted)
+
+
+@final
+@dataclass
+class _OneByOne:
+    """Attempts as they are written."""
+
+    journey: Journey
+    walk: Walk
+    attempts: int
+    fewest: int = 1
+
+    def go(self, on: _Travellers, going: Tensor) -> list[_View]:
+        return [view for _ in range(self.attempts) for view in self.journey._attempt(on, self.walk)]
+
+    def select(self, rows: Tensor) -> None:
+        self.walk = self.walk.select(rows)
+
+    def count(self, attempts: int) -> None:
+        """Calls count themselves."""
+
+
+@final
+@dataclass
+class _Together:
+    """Attempts as one graph (:mod:`sdekit.adaptive.lockstep`)."""
+
+    journey: Journey
+    lockstep: Lockstep
+    calls: Counter
+    attempts: int = ROUNDS
+    fewest: int = 2
+
+    @classmethod
+    def of(cls, journey: Journey, x: Tensor, wanted: float) -> _Together:
+        """At the start of a run, after a step that shows what steps ask for, and whether they leave a gradient."""
+        assert journey.compiled is not None
+        sde, counter = journey.compiled
+        before, noise = replace(counter), None
+        start, end = (journey._clock(torch.full((len(x),), k, device=x.device)) for k in (0, journey.ticks // 128))
+        if sde.noise_type != "none":
+            still = x.new_zeros(journey.tree.shape)
+            noise = Increment(still, still)
+        if journey.attempt.step(start, end, x, noise)[0].requires_grad:
+            raise SdekitError(
+                "Compiled adaptive steps record no gradients, and these would have one: solve under torch.no_grad(), "
+                "or leave compile out."
+            )
+        calls = Counter(*(getattr(counter, f.name) - getattr(before, f.name) for f in fields(Counter)))
+        attempt = replace(journey.attempt, sde=sde)
+        return cls(journey, Lockstep(attempt, journey.tree, x, wanted, bool(journey.times)), calls)
+
+    def go(self, on: _Travellers, going: Tensor) -> list[_View]:
+        views: list[_View] = []
+        for passed in self.lockstep.go(going):
+            on.due, seen = self.journey._look(on, passed)
+            views += seen
+        at = self.lockstep.at
+        on.x, on.place, on.wanted, on.attempts, on.accepted = at.x, at.place, at.wanted, at.attempts, at.accepted
+        return views
+
+    def select(self, rows: Tensor) -> None:
+        self.lockstep.select(rows)
+
+    def count(self, attempts: int) -> None:
+        """What the graphs asked for; the first step was counted."""
+        assert self.journey.compiled is not None
+        counter = self.journey.compiled[1]
+        for f in fields(Counter):
+            setattr(counter, f.name, getattr(counter, f.name) + (attempts - 1) * getattr(self.calls, f.name))
 
 
 def _log2(x: Tensor) -> Tensor:
@@ -268,6 +340,7 @@ def journey(
     first: float,
     last: float,
     times: Sequence[float],
+    inside: Inside | None,
     **limits: Any,
 ) -> Journey:
     """The journey that :func:`sdekit.solve` makes with a controller.
@@ -281,6 +354,7 @@ def journey(
         first: Where the run begins.
         last: Where it ends.
         times: Those asked for in between, in the order of the run.
+        inside: Where states may be; None for everywhere.
         limits: The other attributes of the journey.
 
     Raises:
@@ -306,7 +380,7 @@ def journey(
         tree = BrownianTree(shape, low, high, dtype=x.dtype, device=x.device)
     else:
         tree = _tree_over(noise, shape, low, high, levy)
-    return Journey(sde, stepper, controller, tree, times, first > last, **limits)
+    return Journey(Attempt(sde, stepper, controller, first > last, inside), tree, times, **limits)
 
 
 def _tree_over(noise: BrownianPath | None, shape: torch.Size, low: float, high: float, levy: Levy) -> BrownianTree:

@@ -57,6 +57,26 @@ def halves(piece: Tensor, root: Tensor, z: Tensor) -> Tensor:
     return parts
 
 
+def halved(w: Tensor, h: Tensor | None, root: Tensor, z: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """:func:`halves` as expressions, for a compiler to fuse.
+
+    Args:
+        w: W, shape (n, E).
+        h: H, likewise; None where it is not known.
+        root: √h of the whole, shape (n, 1).
+        z: Normals X and Y, shape (2, n, E).
+
+    Returns:
+        W, or W and H, of the left and of the right part.
+    """
+    if h is None:
+        right = 0.5 * w - 0.5 * root * z[0]
+        return [w - right], [right]
+    right = 0.5 * w - 1.5 * h - 0.25 * root * z[0]
+    both, apart = 0.25 * h - 0.125 * root * z[0], _ROOT_48TH * root * z[1]
+    return [w - right, both + apart], [right, both - apart]
+
+
 def unequal(piece: Tensor, a: Tensor, b: Tensor, z: Tensor) -> Tensor:
     """The parts, of variances a and b, of pieces that know W alone; shapes as for :func:`halves`, a and b like √h."""
     whole = a + b

@@ -109,6 +109,10 @@ class BrownianTree:
         """A walk along the path in dyadic steps, which starts at the root."""
         return Walk(self._nodes, self._root, self.shape, self._dtype)
 
+    def root(self) -> list[Tensor]:
+        """W, or W and H, over the whole interval, as they were drawn, shape (B, noises) each."""
+        return list(self._root.reshape(-1, len(self.keys), self.shape[1:].numel()).clone().unbind(0))
+
     def select(self, rows: Tensor) -> BrownianTree:
         """The paths of some of the samples.
 
