@@ -162,6 +162,15 @@ def test_a_method_of_torchdiffeq_is_ours_to_rounding(theirs, ours, way):
     torch.testing.assert_close(*runs, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["dopri5", "bosh3"])
+def test_pairs_of_torchdiffeq_on_given_steps_are_ours_to_rounding(name):
+    """Its adaptive method, made to take these steps; another pair is elsewhere."""
+    times = (0.0, 0.3, 0.5, 1.0)
+    theirs = torchdiffeq_steppers._forced(ODE, times, states(), name)
+    torch.testing.assert_close(sk.solve(ODE, states(), times, name).final, theirs, rtol=0, atol=1e-14)
+    assert not torch.allclose(sk.solve(ODE, states(), times, "midpoint").final, theirs, rtol=0, atol=1e-6)
+
+
 def test_other_methods_of_torchdiffeq_agree_at_their_order():
     """rk4 is the 3/8 rule there; Adams methods begin with it, and by default go on to the eleventh order."""
     exact = sk.solve(ODE, states(), torch.linspace(0.0, 1.0, 1025).double(), "rk4").final
