@@ -163,7 +163,7 @@ def test_probes_are_signs_or_normals_and_belong_to_a_path():
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+@pytest.mark.parametrize("distribution", ["rademacher", pytest.param("gaussian", marks=pytest.mark.certify)])
 def test_the_interval_of_the_probes_covers_the_truth_at_its_rate(distribution):
     """2000 intervals of 95 %, from 16 probes each; false alarm 6e-7, 1 % being left for what is not quite normal."""
     process, law, n = sk.VP(), LAWS["gaussian"], 2000
@@ -175,8 +175,10 @@ def test_the_interval_of_the_probes_covers_the_truth_at_its_rate(distribution):
     inside = int(((found.integral - exact).abs() <= 2.131450 * found.standard_error).sum())  # t of 15 at 97.5 %
     low, high = (n * p + z * math.sqrt(n * p * (1.0 - p)) for p, z in ((0.94, -5.0), (0.96, 5.0)))
     assert low < inside < high < n
-    mean, error = (found.integral - exact).mean(), (found.integral - exact).std() / math.sqrt(n)
-    assert abs(float(mean)) < 5.0 * float(error)
+    off, squares = found.integral - exact, found.standard_error.square()
+    assert abs(float(off.mean())) < 5.0 * float(off.std()) / math.sqrt(n)
+    claimed = off.square() - squares  # mean zero, if the standard errors are right
+    assert abs(float(claimed.mean())) < 5.0 * float(claimed.std()) / math.sqrt(n)
 
 
 def test_probes_stay_the_same_along_the_way():
@@ -203,7 +205,7 @@ def test_a_single_probe_says_nothing_of_its_error():
 
 @pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
 def test_a_sample_alone_has_what_it_has_among_others(divergence):
-    score = lambda t, x: -x + torch.tanh(2.0 * x)  # noqa: E731
+    score = lambda t, x: -x + torch.tanh(2.0 * x.roll(1, 1))  # noqa: E731
     flow = sk.probability_flow(sk.VP(), score)
     x = sk.Gaussian([0.0, 1.0, 2.0], 1.0).sample(40, seed=8)
     whole = sk.log_likelihood(flow, x, divergence=divergence, seed=3)
@@ -212,15 +214,21 @@ def test_a_sample_alone_has_what_it_has_among_others(divergence):
     assert torch.equal(part.standard_error, whole.standard_error[[31, 5]])
 
 
-def test_the_integral_counts_for_half_of_the_error():
-    """In 400 dimensions one number among 401 would be nothing to the norm."""
-    law = sk.Gaussian(torch.zeros(400, dtype=torch.float64), torch.linspace(0.01, 1.0, 400).double())
-    process, control = sk.VP(), sk.PID(1e-6, 1e-6)
-    x = law.sample(2, seed=9)
-    found = sk.log_likelihood(exact_flow(process, law), x, controller=control)
-    truth = process.marginal(law, process.t_min).log_prob(x)
-    error = float((found.value + found.prior_mismatch - truth).abs().max())
-    assert error < 30.0 * 1e-6 * float(found.integral.abs().max())
+def share_of_the_tolerance() -> float:
+    """The error of an integral over 200 dimensions, in units of what the tolerance allows it."""
+    law = sk.Gaussian(torch.zeros(200).double(), torch.linspace(0.01, 1.0, 200).double())
+    process, x = sk.EDM(), law.sample(2, seed=9)
+    found = sk.log_likelihood(exact_flow(process, law), x, controller=sk.PID(1e-7, 1e-7))
+    error = found.value + found.prior_mismatch - process.marginal(law, process.t_min).log_prob(x)
+    return float((error / found.integral).abs().max()) / 1e-7
+
+
+def test_the_integral_counts_for_half_of_the_error(monkeypatch):
+    """It keeps the tolerance; as one number among 400 it does not."""
+    assert share_of_the_tolerance() < 0.7
+    made = likelihood.Augmented.of
+    monkeypatch.setattr(likelihood.Augmented, "of", lambda *args: replace(made(*args), copies=1))
+    assert share_of_the_tolerance() > 0.9
 
 
 # --- levels ---------------------------------------------------------------------------------------
