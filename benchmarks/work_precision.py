@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,14 @@ TASKS = (
 )
 
 
-def sdekit_run(task: Task, tol: float) -> Outcome:
+def sdekit_run(task: Task, tol: float, compile: bool = False) -> Outcome:
     x = torch.full((BATCH, 1), task.start, dtype=torch.float64)
     tree = sk.BrownianTree((BATCH, 1), 0.0, 1.0, seed=SEED, levy="space-time")
     began = time.perf_counter()
-    solution = sk.solve(task.sde, x, [0.0, 1.0], task.ours, noise=tree, controller=sk.PID(tol, tol))
+    with torch.no_grad():
+        solution = sk.solve(
+            task.sde, x, [0.0, 1.0], task.ours, noise=tree, controller=sk.PID(tol, tol), compile=compile
+        )
     seconds = time.perf_counter() - began
     steps = float(solution.diagnostics["accepted"].double().mean())
 
@@ -231,14 +235,15 @@ def rows(rounds: int) -> Iterator[dict[str, Any]]:
     for task in TASKS:
         runs: dict[str, Callable[[Task, float], Outcome]] = {
             f"sdekit {task.ours}": sdekit_run,
+            f"sdekit {task.ours} compiled": partial(sdekit_run, compile=True),
             "torchsde srk": torchsde_run,
         }
         if importlib.util.find_spec("diffrax"):
             runs[f"diffrax {task.diffrax}"] = diffrax_runs(task)
         for who, run in runs.items():
-            run(task, TOLERANCES[0])
             for tol in TOLERANCES[:5] if who.startswith("torchsde") else TOLERANCES:
-                outcomes = [run(task, tol) for _ in range(1 if who.startswith("torchsde") else rounds)]
+                run(task, tol)  # whatever is compiled is compiled
+                outcomes = [run(task, tol) for _ in range(rounds)]
                 best = min(outcomes, key=lambda o: o.seconds)
                 row = {"task": task.name, "who": who, "tol": tol, "seconds": best.seconds, "steps": best.steps}
                 yield {**row, "error": error(task, best)}
@@ -269,7 +274,7 @@ def main() -> None:
     for row in rows(options.rounds):
         found.append(row)
         print(
-            "{task:28s} {who:22s} tol {tol:.0e}  error {error:.2e}  {seconds:8.3f} s  {steps:7.1f} steps".format(**row)
+            "{task:28s} {who:24s} tol {tol:.0e}  error {error:.2e}  {seconds:8.3f} s  {steps:7.1f} steps".format(**row)
         )
     options.out.with_suffix(".json").write_text(json.dumps(found, indent=1))
     draw(found, options.out.with_suffix(".png"))
