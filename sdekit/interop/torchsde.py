@@ -29,7 +29,7 @@ from sdekit.controllers import PID
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError, unknown_name
 from sdekit.interop.brownian_interval import BrownianInterval
-from sdekit.interop.torchsde_fields import Form, ToTorchsde
+from sdekit.interop.torchsde_fields import Flattened, Form
 from sdekit.solution import Status
 from sdekit.steppers.base import Memory, Prepared, Spec, Step, Stepper, step_by_step
 from sdekit.typing import Calculus, Increments, NoiseType
@@ -159,17 +159,17 @@ class _TorchsdeMethod(WholeRun):
         watch.accepted += 1  # the last one, which no step follows
         return Leg(states[-1].reshape(start.x.shape), bm.uncut or start.step, extra)
 
-    def _told(self, sde: SDE, x: Tensor) -> ToTorchsde:
+    def _told(self, sde: SDE, x: Tensor) -> Flattened:
         """The SDE in the calculus of the method, which is its own unless the noise is additive."""
         only = self.spec.calculus
-        return ToTorchsde(sde, x.shape[1:], sde.calculus if sde.calculus in only else next(iter(only)))
+        return Flattened(sde, x.shape[1:], sde.calculus if sde.calculus in only else next(iter(only)))
 
 
 @final
 class _Shown:
     """An SDE for one run of torchsde, which stays in its interval and shows a shape before it is asked."""
 
-    def __init__(self, told: ToTorchsde, ends: tuple[float, float], noise: torch.Size) -> None:
+    def __init__(self, told: Flattened, ends: tuple[float, float], noise: torch.Size) -> None:
         self._told, self._ends, self._noise = told, ends, noise
         self.noise_type: Form = told.noise_type
         self.sde_type: Calculus = told.sde_type

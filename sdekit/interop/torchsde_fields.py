@@ -193,23 +193,49 @@ def to_torchsde(sde: SDE, event_shape: Shape | None = None, backwards: bool | No
         )
     told = Reflected(sde) if down or backwards else sde
     event = None if event_shape is None else torch.Size(event_shape)
-    return ToTorchsde(told, event, sde.calculus, tuple(_modules(sde, set())))
+    return ToTorchsde(Flattened(told, event, sde.calculus), tuple(_modules(sde, set())))
 
 
 @final
 class ToTorchsde(nn.Module):
-    """An SDE of ours in the words of torchsde, on flattened states; made by :func:`to_torchsde`."""
+    """An SDE of ours as a module of torchsde; made by :func:`to_torchsde`."""
 
-    noise_type: Form
+    def __init__(self, fields: Flattened, modules: tuple[nn.Module, ...]) -> None:
+        super().__init__()
+        self.fields, self.parts = fields, nn.ModuleList(modules)
+        self.noise_type, self.sde_type = fields.noise_type, fields.sde_type
+
+    def f(self, t: float | Tensor, y: Tensor) -> Tensor:
+        """The drift, shape (B, d)."""
+        return self.fields.f(t, y)
+
+    def g(self, t: float | Tensor, y: Tensor) -> Tensor:
+        """The diffusion, shape (B, d) for diagonal noise and (B, d, m) for every other."""
+        return self.fields.g(t, y)
+
+
+@final
+@dataclass(frozen=True)
+class Flattened:
+    """An SDE of ours in the words of torchsde, on flattened states.
+
+    Attributes:
+        sde: In a clock that runs forwards.
+        event: Shape of its states; None where they are flat.
+        sde_type: The calculus.
+    """
+
+    sde: SDE
+    event: torch.Size | None
     sde_type: Calculus
 
-    def __init__(
-        self, sde: SDE, event: torch.Size | None, calculus: Calculus, modules: tuple[nn.Module, ...] = ()
-    ) -> None:
-        super().__init__()
-        self.sde, self.event = sde, event
-        self.noise_type, self.sde_type = _form(sde), calculus
-        self.parts = nn.ModuleList(modules)
+    @property
+    def noise_type(self) -> Form:
+        """What torchsde calls its noise."""
+        kind = self.sde.noise_type
+        if kind == "none":
+            return "scalar"
+        return "general" if kind == "commutative" else kind
 
     def f(self, t: float | Tensor, y: Tensor) -> Tensor:
         """The drift, shape (B, d)."""
@@ -230,14 +256,6 @@ class ToTorchsde(nn.Module):
 
     def _state(self, y: Tensor) -> Tensor:
         return y if self.event is None else y.reshape(-1, *self.event)
-
-
-def _form(sde: SDE) -> Form:
-    """What torchsde calls its noise."""
-    kind = sde.noise_type
-    if kind == "none":
-        return "scalar"
-    return "general" if kind == "commutative" else kind
 
 
 def _modules(value: Any, seen: set[int]) -> Iterator[nn.Module]:
