@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sdekit.adaptive.attempt import Attempt
-from sdekit.adaptive.lockstep import ROUNDS, Lockstep, Passed
+from sdekit.adaptive.lockstep import Lockstep
 from sdekit.brownian import BrownianPath, BrownianTree, Increment, Levy, Walk
 from sdekit.controllers import PID
 from sdekit.dynamics import SDE, noise_shape
@@ -155,13 +155,13 @@ class Journey:
             if left == 0:
                 break
             # Rows that have ended cost nothing much while they are few, and packing the others costs a copy.
-            if 2 * left <= len(going) and left >= pace.fewest:
+            if isinstance(pace, _OneByOne) and 2 * left <= len(going):
                 ended.append(on.select((~going).nonzero()[:, 0]))
                 rows = going.nonzero()[:, 0]
                 on, going = on.select(rows), going[rows]
                 pace.select(rows)
-            views += pace.go(on, going)
-            attempts += pace.attempts
+            made, seen = pace.go(on, going)
+            attempts, views = attempts + made, views + seen
         pace.count(attempts)
         return self._arrival([*ended, on], views, attempts)
 
@@ -193,7 +193,7 @@ class Journey:
         start, end = self._clock(place), self._clock(place + step)
         drawn = self._drawn(walk, place, log_step) if self.attempt.sde.noise_type != "none" else None
         after, error, accept, factor = self.attempt.judge(start, end, on.x, drawn, going, (on.last, on.older))
-        on.due, views = self._look(on, Passed(accept, start, end, on.x))
+        on.due, views = self._look(on, accept, start, end)
         on.x = torch.where(accept.reshape(-1, *(1,) * (after.ndim - 1)), after, on.x)
         on.wanted = torch.where(going, factor.mul_(step), on.wanted)
         if self.attempt.controller.derivative:
@@ -217,15 +217,19 @@ class Journey:
         increment = walk.step(self.tree.depth - log_step, index)
         return increment.reflected() if self.attempt.backwards else increment
 
-    def _look(self, on: _Travellers, passed: Passed) -> tuple[Tensor, list[_View]]:
+    @property
+    def _asked(self) -> list[float]:
+        """The times asked for, in a clock that runs forwards."""
+        return [-t for t in self.times] if self.attempt.backwards else list(self.times)
+
+    def _look(self, on: _Travellers, accept: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, list[_View]]:
         """Which times the steps pass: how many of them are behind every row now, and from where they are seen."""
         if not self.times:
             return on.due, []
-        clock = [-t for t in self.times] if self.attempt.backwards else list(self.times)
-        asked = torch.tensor([*clock, torch.inf], dtype=torch.float64, device=on.x.device)
+        asked = torch.tensor([*self._asked, torch.inf], dtype=torch.float64, device=on.x.device)
         due, views = on.due, []
-        while len(rows := (passed.accept & (asked[due] <= passed.end)).nonzero()[:, 0]):
-            views.append(_View(on.sample[rows], due[rows], passed.start[rows], asked[due[rows]], passed.before[rows]))
+        while len(rows := (accept & (asked[due] <= end)).nonzero()[:, 0]):
+            views.append(_View(on.sample[rows], due[rows], start[rows], asked[due[rows]], on.x[rows]))
             due = due.index_add(0, rows, torch.ones_like(rows))
         return due, views
 
@@ -264,10 +268,9 @@ class _OneByOne:
     journey: Journey
     walk: Walk
     attempts: int
-    fewest: int = 1
 
-    def go(self, on: _Travellers, going: Tensor) -> list[_View]:
-        return [view for _ in range(self.attempts) for view in self.journey._attempt(on, self.walk)]
+    def go(self, on: _Travellers, going: Tensor) -> tuple[int, list[_View]]:
+        return self.attempts, [view for _ in range(self.attempts) for view in self.journey._attempt(on, self.walk)]
 
     def select(self, rows: Tensor) -> None:
         self.walk = self.walk.select(rows)
@@ -279,13 +282,11 @@ class _OneByOne:
 @final
 @dataclass
 class _Together:
-    """Attempts as one graph (:mod:`sdekit.adaptive.lockstep`)."""
+    """Attempts as one graph (:mod:`sdekit.adaptive.lockstep`), which belongs to a number of samples."""
 
     journey: Journey
     lockstep: Lockstep
     calls: Counter
-    attempts: int = ROUNDS
-    fewest: int = 2
 
     @classmethod
     def of(cls, journey: Journey, x: Tensor, wanted: float) -> _Together:
@@ -304,19 +305,19 @@ class _Together:
             )
         calls = Counter(*(getattr(counter, f.name) - getattr(before, f.name) for f in fields(Counter)))
         attempt = replace(journey.attempt, sde=sde)
-        return cls(journey, Lockstep(attempt, journey.tree, x, wanted, bool(journey.times)), calls)
+        lockstep = Lockstep(attempt, journey.tree, x, wanted, journey._asked, journey.max_steps)
+        return cls(journey, lockstep, calls)
 
-    def go(self, on: _Travellers, going: Tensor) -> list[_View]:
-        views: list[_View] = []
-        for passed in self.lockstep.go(going):
-            on.due, seen = self.journey._look(on, passed)
-            views += seen
+    def go(self, on: _Travellers, going: Tensor) -> tuple[int, list[_View]]:
+        made, (starts, before) = self.lockstep.go(going)
         at = self.lockstep.at
-        on.x, on.place, on.wanted, on.attempts, on.accepted = at.x, at.place, at.wanted, at.attempts, at.accepted
-        return views
-
-    def select(self, rows: Tensor) -> None:
-        self.lockstep.select(rows)
+        on.x, on.wanted, on.attempts, on.accepted = at.x, at.wanted, at.attempts, at.accepted
+        on.place = torch.where(going, at.place, on.place)
+        due, rows = starts.isfinite().nonzero(as_tuple=True)
+        if not len(due):
+            return made, []
+        asked = torch.tensor(self.journey._asked, dtype=torch.float64, device=due.device)
+        return made, [_View(on.sample[rows], due, starts[due, rows], asked[due], before[due, rows])]
 
     def count(self, attempts: int) -> None:
         """What the graphs asked for; the first step was counted."""

@@ -8,18 +8,20 @@ step is cut like any other. The path is that of :class:`~sdekit.brownian.Walk`.
 
 All samples do the same in a round: who stands on a node that is too long cuts it, and who then stands on one that is
 short enough attempts a step. Who has to cut twice waits for the next round, so that a step takes a round and a half.
-Nothing depends on the data but values: rounds are compiled as one graph, for all seeds, intervals and batches.
+Nothing depends on the data but values: a round is compiled, and so is the loop over rounds, which ends when all samples
+have. One graph serves all seeds and intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 
 from sdekit import random, tracing
 from sdekit.adaptive.attempt import Attempt
@@ -27,12 +29,10 @@ from sdekit.brownian import BrownianTree, Increment
 from sdekit.brownian.bridge import halved
 from sdekit.tracing import Known, own_code, traced
 
-ROUNDS = 8
-"""Between looks at who has arrived."""
-
-_TRACED = 4  # of them in a graph: a call costs 40 µs, and a round 2 s to compile
-
-_LEVELS = 24  # of pending halves at first; a sample that wants shorter steps waits until there are more
+_ROUNDS = 256  # after which limits are looked at
+_UNROLLED = {"cpu": 1}  # rounds between looks of the loop at who is still going
+_UNROLLED_ELSEWHERE = 8  # where each makes the host wait
+_LEVELS = 14  # of pending halves at first; a sample that wants shorter steps waits until there are more
 
 
 class Column(NamedTuple):
@@ -60,19 +60,41 @@ class Column(NamedTuple):
     accepted: Tensor
     node: list[Tensor]
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Column:
-        """With every tensor changed."""
-        x, place, level, wanted, last, older, attempts, accepted = (change(v) for v in self[:-1])
-        return Column(x, place, level, wanted, last, older, attempts, accepted, [change(part) for part in self.node])
+    @classmethod
+    def of(cls, columns: Sequence[Tensor], node: Sequence[Tensor]) -> Column:
+        """From the others, and the node."""
+        x, place, level, wanted, last, older, attempts, accepted = columns
+        return cls(x, place, level, wanted, last, older, attempts, accepted, list(node))
 
 
-class Passed(NamedTuple):
-    """What a round did: which samples went on, from where to where."""
+class Seen(NamedTuple):
+    """From where the times that are asked for were passed.
 
-    accept: Tensor
+    Attributes:
+        start: Where the step began that passed them, shape (T, B); infinite where none did.
+        before: The states there, shape (T, B, *E).
+    """
+
     start: Tensor
-    end: Tensor
     before: Tensor
+
+
+class Fixed(NamedTuple):
+    """What rounds do not change.
+
+    Attributes:
+        keys: Of the paths.
+        rows: 0 … B − 1.
+        span: Both ends of the interval, in a clock that runs forwards.
+        asked: The times that are asked for, in that clock, shape (T, 1).
+        bounds: How many rounds there may be, and attempts of a sample.
+    """
+
+    keys: Tensor
+    rows: Tensor
+    span: Tensor
+    asked: Tensor
+    bounds: Tensor
 
 
 @final
@@ -86,7 +108,6 @@ class Course:
         noise: Shape of the noise of a sample.
         wide: Type in which it is drawn.
         x: Shape of a sample, type and device of the states.
-        watched: Whether it matters what every round passed.
     """
 
     attempt: Known[Attempt]
@@ -94,71 +115,73 @@ class Course:
     noise: torch.Size
     wide: torch.dtype
     x: tuple[torch.Size, torch.dtype, torch.device]
-    watched: bool
 
-    def round(
-        self, at: Column, pending: list[Tensor], keys: Tensor, rows: Tensor, span: Tensor
-    ) -> tuple[Column, Passed]:
-        """Cut, attempt, go on.
+    def going(self, at: Column, most: Tensor | int) -> Tensor:
+        """Who has not arrived, nor ended before; ``most`` bounds the attempts of a sample."""
+        return (at.place < 1 << self.depth) & (at.wanted >= 1.0) & (at.attempts < most)
 
-        Args:
-            at: Where the samples are.
-            pending: Later halves by level, for W and for H, (L + 2, B, noises); the last one is for those with nothing
-                to keep.
-            keys: Of the paths.
-            rows: 0 … B − 1.
-            span: Both ends of the interval, in a clock that runs forwards.
+    def goal(self, at: Column) -> Tensor:
+        """The level of nodes as long as the steps that are wanted."""
+        return (self.depth - _exponent(at.wanted)).clamp(0, self.depth)
+
+    def round(self, at: Column, pending: list[Tensor], seen: Seen, fixed: Fixed) -> tuple[Column, list[Tensor], Seen]:
+        """Cut, attempt, go on; ``pending`` are later halves by level, for W and for H, (L + 2, B, noises).
+
+        The last of them is for those who have nothing to keep.
         """
-        going = at.place < 1 << self.depth
-        goal = (self.depth - _exponent(at.wanted)).clamp(0, self.depth)
+        going, goal = self.going(at, fixed.bounds[1]), self.goal(at)
         place = at.place & ((1 << self.depth) - 1)  # those at the end are sent to the start
-        node, level = self._cut(at, going & (at.level < goal), place, pending, keys, rows, span)
+        node, level, pending = self._cut(at, going & (at.level < goal), place, pending, fixed)
         ready = going & (level >= goal)
         size = torch.bitwise_left_shift(torch.ones_like(place), self.depth - level)
         ends = [place.double() * 0.5**self.depth, (place + size).double() * 0.5**self.depth]
-        start, end = (torch.lerp(span[0], span[1], part) for part in ends)
+        start, end = (torch.lerp(fixed.span[0], fixed.span[1], part) for part in ends)
         judged = self.attempt.value.judge(start, end, at.x, self._increment(node), ready, (at.last, at.older))
-        accept, passed = judged.accept, Passed(judged.accept, start, end, at.x)
+        accept = judged.accept
+        seen = self._see(seen, accept, start, end, at.x, fixed.asked)
         to = torch.where(accept, at.place + size, at.place)
         # The longest node that begins at a place: its ticks are the largest power of two that divides it.
         level = torch.where(accept, (self.depth - _exponent((to & -to).double())).clamp(0, self.depth), level)
         x = torch.where(accept.reshape(-1, *(1,) * (at.x.ndim - 1)), judged.after, at.x)
         wanted = torch.where(ready, judged.factor * size, at.wanted)
         last, older = torch.where(accept, judged.error, at.last), torch.where(accept, at.last, at.older)
-        node = [torch.where(accept[:, None], kept[level, rows], part) for part, kept in zip(node, pending, strict=True)]
-        return Column(x, to, level, wanted, last, older, at.attempts + ready, at.accepted + accept, node), passed
+        node = [torch.where(accept[:, None], kept[level, fixed.rows], v) for v, kept in zip(node, pending, strict=True)]
+        at = Column(x, to, level, wanted, last, older, at.attempts + ready, at.accepted + accept, node)
+        return at, pending, seen
+
+    def _see(self, seen: Seen, accept: Tensor, start: Tensor, end: Tensor, x: Tensor, asked: Tensor) -> Seen:
+        """With the times that the steps pass."""
+        if not len(asked):
+            return Seen(seen.start.clone(), seen.before.clone())
+        passed = accept & (start < asked) & (asked <= end)
+        return Seen(
+            torch.where(passed, start, seen.start),
+            torch.where(passed.reshape(*passed.shape, *(1,) * (x.ndim - 1)), x, seen.before),
+        )
 
     def _cut(
-        self,
-        at: Column,
-        cut: Tensor,
-        place: Tensor,
-        pending: list[Tensor],
-        keys: Tensor,
-        rows: Tensor,
-        span: Tensor,
-    ) -> tuple[list[Tensor], Tensor]:
-        """The nodes that the samples stand on after some of them were cut, and their levels."""
-        most = self._deepest(pending)
+        self, at: Column, cut: Tensor, place: Tensor, pending: list[Tensor], fixed: Fixed
+    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """The nodes that the samples stand on after some of them were cut, their levels, and what is pending."""
+        most = self.deepest(pending)
         cut = cut & (at.level < most)
         level = at.level + cut
         if not pending:
-            return [], level
+            return [], level, []
         backwards = self.attempt.value.backwards
         index = place >> (self.depth - at.level)
         if backwards:
             index = torch.bitwise_left_shift(torch.ones_like(index), at.level) - 1 - index
         stream = at.level + (random.STREAM_TREE + 1)
-        z = random.normals_at(keys, (self.noise.numel(),), stream=stream, index=index, dtype=self.wide)
-        root = (_power(-at.level) * (span[1] - span[0])).sqrt().to(self.wide)[:, None]
+        z = random.normals_at(fixed.keys, (self.noise.numel(),), stream=stream, index=index, dtype=self.wide)
+        root = (_power(-at.level) * (fixed.span[1] - fixed.span[0])).sqrt().to(self.wide)[:, None]
         parts = halved(at.node[0], at.node[1] if len(at.node) > 1 else None, root, z)
         first, later = reversed(parts) if backwards else parts
         slot = torch.where(cut, level, most + 1)
-        for kept, part in zip(pending, later, strict=True):
-            kept.index_put_((slot, rows), part)
-        return [torch.where(cut[:, None], new, old) for new, old in zip(first, at.node, strict=True)], level
+        pending = [kept.index_put((slot, fixed.rows), part) for kept, part in zip(pending, later, strict=True)]
+        return [torch.where(cut[:, None], new, old) for new, old in zip(first, at.node, strict=True)], level, pending
 
-    def _deepest(self, pending: list[Tensor]) -> int:
+    def deepest(self, pending: list[Tensor]) -> int:
         """The finest level that there is room for."""
         return len(pending[0]) - 2 if pending else self.depth
 
@@ -181,19 +204,42 @@ def _power(n: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _graph(course: Course) -> Callable[..., tuple[Column, list[Passed]]]:
-    """Some rounds, compiled; solving a problem again finds them."""
+def _graph(course: Course, count: int, levels: int) -> Callable[..., tuple[Tensor, ...]]:
+    """A loop over rounds of ``count`` samples, compiled; solving a problem again finds it."""
+    unrolled = _UNROLLED.get(course.x[2].type, _UNROLLED_ELSEWHERE)
 
-    def rounds(
-        at: Column, pending: list[Tensor], keys: Tensor, rows: Tensor, span: Tensor
-    ) -> tuple[Column, list[Passed]]:
-        passed = []
-        for _ in range(_TRACED):
-            at, what = course.round(at, pending, keys, rows, span)
-            passed.append(what)
-        return at, passed if course.watched else []
+    def rounds(at: Column, pending: list[Tensor], seen: Seen, fixed: Fixed) -> tuple[Tensor, ...]:
+        parts = len(at.node)
 
-    return torch.compile(own_code(rounds), backend=tracing.BACKEND, fullgraph=True)  # type: ignore[arg-type]
+        def told(carried: tuple[Tensor, ...]) -> tuple[Column, list[Tensor], Seen]:
+            node, rest = carried[8 : 8 + parts], carried[8 + parts :]
+            return Column.of(carried[:8], node), list(rest[:parts]), Seen(*rest[parts:])
+
+        def more(n: Tensor, *carried: Tensor) -> Tensor:
+            at, pending, _ = told(carried)
+            going = course.going(at, fixed.bounds[1])
+            waiting = going & (course.goal(at) > course.deepest(pending))
+            return (n < fixed.bounds[0]) & going.any() & ~waiting.any()
+
+        def some(n: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
+            at, pending, seen = told(carried)
+            for _ in range(unrolled):
+                at, pending, seen = course.round(at, pending, seen, fixed)
+            return (n + unrolled, *at[:-1], *at.node, *pending, *seen)
+
+        n = torch.zeros((), dtype=torch.int64, device=at.place.device)
+        carried = (n, *at[:-1], *at.node, *pending, *seen)
+        looped: tuple[Tensor, ...] = while_loop(more, some, carried)  # type: ignore[no-untyped-call]
+        return looped
+
+    options = {"cpp_wrapper": True} if tracing.BACKEND == "inductor" else None  # the loop, too, without Python
+    return torch.compile(
+        own_code(rounds),  # type: ignore[arg-type]
+        backend=tracing.BACKEND,
+        fullgraph=True,
+        dynamic=False,
+        options=options,  # type: ignore[arg-type]
+    )
 
 
 @final
@@ -205,47 +251,50 @@ class Lockstep:
         tree: The path.
         x: Initial states, shape (B, *E).
         wanted: Ticks of the first step.
-        watched: Whether it matters what every round passed.
+        asked: The times that are asked for, in a clock that runs forwards.
+        most: Attempts of a sample after which it ends.
     """
 
-    def __init__(self, attempt: Attempt, tree: BrownianTree, x: Tensor, wanted: float, watched: bool) -> None:
+    def __init__(
+        self, attempt: Attempt, tree: BrownianTree, x: Tensor, wanted: float, asked: Sequence[float], most: int
+    ) -> None:
         parts = tree.root() if attempt.sde.noise_type != "none" else []
         wide = parts[0].dtype if parts else x.dtype
         form = (x.shape[1:], x.dtype, x.device)
-        self._course = Course(Known.of(attempt), tree.depth, tree.shape[1:], wide, form, watched)
+        self._course = Course(Known.of(attempt), tree.depth, tree.shape[1:], wide, form)
         whole, real = (torch.zeros(len(x), dtype=t, device=x.device) for t in (torch.int64, torch.float64))
         at = Column(x, whole, whole, real + wanted, real, real, whole, whole, parts)
-        self.at = at.map(torch.clone)  # a graph is made for tensors that are not one another
+        # A graph is made for tensors that are not one another.
+        self.at = Column.of([v.clone() for v in at[:-1]], [part.clone() for part in parts])
         self._keys, self._rows = tree.keys.clone(), torch.arange(len(x), device=x.device)
         low, high = (-tree.t1, -tree.t0) if attempt.backwards else (tree.t0, tree.t1)
         self._span = torch.tensor([low, high], dtype=torch.float64, device=x.device)
+        self._asked = torch.tensor(asked, dtype=torch.float64, device=x.device)[:, None]
+        self._most = most
         self._pending = [part.new_zeros(min(_LEVELS, tree.depth) + 2, *part.shape) for part in parts]
-        self._new = True  # to the graph, which may be made for it
 
-    def go(self, going: Tensor) -> list[Passed]:
-        """:data:`ROUNDS` of those that are still ``going``.
+    def go(self, going: Tensor) -> tuple[int, Seen]:
+        """Rounds of those that are still ``going``, until all have ended or there is something to look at.
+
+        Returns:
+            How many rounds, and which times they passed.
 
         Raises:
             SdekitError: the fields or the stepper cannot be traced.
         """
         course, at = self._course, self.at
-        self.at = at._replace(place=torch.where(going, at.place, 1 << course.depth))
+        at = at._replace(place=torch.where(going, at.place, 1 << course.depth))
         self._deepen(course.depth - _exponent(torch.where(going, at.wanted, torch.inf).amin()))
-        if self._new:
-            self._any_length()
-            self._new = False
-        rounds, passed = _graph(course), []
+        bounds = torch.tensor([_ROUNDS, self._most], device=going.device)
+        times, levels = len(self._asked), course.deepest(self._pending)
+        seen = Seen(at.wanted.new_full((times, len(going)), torch.inf), at.x.new_zeros(times, *at.x.shape))
+        fixed = Fixed(self._keys, self._rows, self._span, self._asked, bounds)
         with traced(course.attempt.value.stepper, course.attempt.value.sde, recompile=True):
-            for _ in range(ROUNDS // _TRACED):
-                self.at, more = rounds(self.at, self._pending, self._keys, self._rows, self._span)
-                passed += more
-        return passed
-
-    def select(self, rows: Tensor) -> None:
-        """Keep some of the samples, two or more."""
-        self.at = self.at.map(lambda v: v[rows])
-        self._keys, self._rows = self._keys[rows], self._rows[: len(rows)].clone()
-        self._pending = [kept[:, rows] for kept in self._pending]
+            n, *carried = _graph(course, len(going), levels)(at, self._pending, seen, fixed)
+        parts = len(at.node)
+        self.at = Column.of(carried[:8], carried[8 : 8 + parts])
+        self._pending = carried[8 + parts : 8 + 2 * parts]
+        return int(n), Seen(*carried[8 + 2 * parts :])
 
     def _deepen(self, level: Tensor) -> None:
         """Room for halves of a level."""
@@ -253,11 +302,3 @@ class Lockstep:
         if self._pending and (have := len(self._pending[0]) - 2) < most and have < int(level):
             more = min(2 * have, most) - have
             self._pending = [torch.cat((kept, kept.new_zeros(more, *kept.shape[1:]))) for kept in self._pending]
-            self._new = True
-
-    def _any_length(self) -> None:
-        """Take the number of samples for unknown where a graph is made: one serves all."""
-        for v in (*self.at[:-1], *self.at.node, self._keys, self._rows):
-            torch._dynamo.mark_dynamic(v, 0)
-        for kept in self._pending:
-            torch._dynamo.mark_dynamic(kept, 1)
