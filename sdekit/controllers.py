@@ -101,13 +101,11 @@ class PID:
         scale = torch.maximum(before.abs(), after.abs()).mul_(self.rtol).add_(self.atol)
         parts = (estimate / scale).flatten(1)
         log = torch.linalg.vector_norm(parts, dim=1).double().log_().sub_(0.5 * math.log(parts.shape[1]))
-        bounded: Tensor = log.nan_to_num_(_LARGEST).clamp_(-_LARGEST, _LARGEST)
-        return bounded
+        return _bounded(log)
 
     def log(self, errors: Tensor) -> Tensor:
         """Log e from e, in place, in −23 … 23; the largest where it is not a number."""
-        bounded: Tensor = errors.log_().nan_to_num_(_LARGEST).clamp_(-_LARGEST, _LARGEST)
-        return bounded
+        return _bounded(errors.log_())
 
     def factor(self, errors: tuple[Tensor, Tensor, Tensor], accepted: Tensor | None, order: float) -> Tensor:
         """What the step is to be multiplied by.
@@ -134,3 +132,9 @@ class PID:
         # Powers by exp: torch.pow has other last bits in another batch. A rejected step is as long as its e says.
         factor = smooth.mul(-1.0 / order).exp_().mul_(self.safety)
         return factor.clamp_(self.shrink, self.grow)
+
+
+def _bounded(log: Tensor) -> Tensor:
+    """In place."""
+    bounded: Tensor = log.nan_to_num_(_LARGEST).clamp_(-_LARGEST, _LARGEST)
+    return bounded

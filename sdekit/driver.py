@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,18 +22,18 @@ from sdekit.compiled import Blocks
 from sdekit.controllers import PID
 from sdekit.dynamics import SDE, samples_inside
 from sdekit.ends import End
-from sdekit.errors import SdekitError, unknown_name
+from sdekit.errors import SdekitError
 from sdekit.keys import Keys, Paths, Seed
 from sdekit.linear import LinearProcess
 from sdekit.observe import LOOK_EVERY, Counter, finite_samples, observe
 from sdekit.reverse import Reverse
+from sdekit.saving import Save, Saving
 from sdekit.solution import Solution, Statistics, Status, versions
 from sdekit.steppers.base import EmbeddedMethod, Memory, Prepared, Stepper
 from sdekit.steppers.embedded import EmbeddedRungeKutta
 from sdekit.structure import Structure
 from sdekit.typing import Inside
 
-Save = Literal["final", "all"] | Tensor | Sequence[float]
 Progress = bool | Callable[[int, int], None] | None
 
 
@@ -116,7 +115,7 @@ def solve(
         )
     doors.check_noise(sde, float(nodes[0]), x, structure)
     own = doors.own_times(save, nodes, x, chosen, controller)
-    saving = _Saving.of(nodes, "final" if own is not None else save)
+    saving = Saving.of(nodes, "final" if own is not None else save)
     inside = inside_of(sde)
     if inside is not None:
         doors.check_inside(inside, x)
@@ -128,7 +127,7 @@ def solve(
     if passing.check(between, sde, chosen, controller is not None) and not isinstance(save, str):
         bridged = Passing(list(dict.fromkeys(nodes.tolist())), [saving.times[i] for i in saving.order])
         bridge = passing.bridging_path(steps_noise, sde, x, bridged)
-        saving = _Saving(list(bridged.nodes), bridged.needed)
+        saving = Saving(list(bridged.nodes), bridged.needed)
     started = time.perf_counter()
     limits = _Limits(max_steps, max_seconds, started)
     with ExitStack() as stack:
@@ -210,7 +209,7 @@ def _fixed(
     sde: SDE,
     observed: SDE,
     stepper: Stepper,
-    saving: _Saving,
+    saving: Saving,
     x: Tensor,
     noise: Keys | BrownianPath | None,
     report: Callable[[int, int], None] | None,
@@ -229,7 +228,7 @@ def _in_blocks(
     sde: SDE,
     counter: Counter,
     stepper: Stepper,
-    saving: _Saving,
+    saving: Saving,
     x: Tensor,
     noise: Keys | BrownianPath | None,
     report: Callable[[int, int], None] | None,
@@ -249,7 +248,7 @@ def _in_blocks(
 def _adaptive(
     sde: SDE,
     stepper: Stepper,
-    saving: _Saving,
+    saving: Saving,
     x: Tensor,
     noise: Keys | BrownianPath | None,
     controller: PID,
@@ -280,7 +279,7 @@ def _adaptive(
 def _descended(
     sde: SDE,
     stepper: EmbeddedRungeKutta,
-    saving: _Saving,
+    saving: Saving,
     own: Tensor | None,
     x: Tensor,
     controller: PID,
@@ -316,53 +315,12 @@ def _problem(sde: SDE) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Saving:
-    """The distinct times to step through, and which of them to keep, in the order of the answer."""
-
-    times: list[float]
-    order: list[int]
-
-    @classmethod
-    def of(cls, nodes: Tensor, save: Save) -> _Saving:
-        grid: list[float] = nodes.tolist()
-        if isinstance(save, str):
-            if save not in ("final", "all"):
-                raise unknown_name("way to save", save, ("final", "all"))
-            if len(distinct := list(dict.fromkeys(grid))) == len(grid):
-                return cls(grid, list(range(len(grid))) if save == "all" else [len(grid) - 1])
-            wanted, grid = grid if save == "all" else grid[-1:], distinct
-        else:
-            wanted = torch.as_tensor(save, dtype=torch.float64).reshape(-1).tolist()
-            nodes_up = sorted(grid)
-            low, high = nodes_up[0], nodes_up[-1]
-            for i, t in enumerate(wanted):
-                # A time that misses a node by rounding is the node: multistep methods divide by the step between.
-                node = _nearest(nodes_up, t)
-                wanted[i] = node if abs(node - t) <= 1e-12 * (high - low) else t
-            outside = [t for t in wanted if not low <= t <= high]
-            if outside or not wanted:
-                raise SdekitError(f"save asks for {outside[:3] or 'no time'}; the grid spans [{low:g}, {high:g}].")
-        times = sorted({*grid, *wanted}, reverse=grid[0] > grid[-1])
-        index = {t: i for i, t in enumerate(times)}
-        return cls(times, [index[t] for t in wanted])
-
-    def gather(self, kept: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Times and states as asked for; where the run ended early, what it reached and its last state."""
-        reached = [i for i in self.order if i in kept]
-        last = max(kept)
-        if len(reached) < len(self.order) and last not in reached:
-            reached.append(last)
-        ts = torch.tensor([self.times[i] for i in reached], dtype=torch.float64)
-        return ts, torch.stack([kept[i] for i in reached])
-
-
-@dataclass(frozen=True)
 class _Loop:
     """The loop over steps."""
 
     prepared: Prepared
     source: Noise | None
-    saving: _Saving
+    saving: Saving
     report: Callable[[int, int], None] | None
     limits: _Limits
 
@@ -389,12 +347,6 @@ class _Loop:
                 self.report(done, total)
         kept.setdefault(done, x)
         return kept, done, cause, memory
-
-
-def _nearest(times: list[float], t: float) -> float:
-    """The entry of the sorted ``times`` nearest to ``t``."""
-    i = bisect.bisect_left(times, t)
-    return min(times[max(i - 1, 0) : i + 1], key=lambda node: abs(node - t))
 
 
 def _reporter(progress: Progress, stack: ExitStack) -> Callable[[int, int], None] | None:

@@ -29,12 +29,13 @@ from torch import Tensor
 
 from sdekit import doors, grids
 from sdekit.controllers import PID
-from sdekit.driver import Progress, Save, solve
+from sdekit.driver import Progress, solve
 from sdekit.dynamics import SDE
 from sdekit.ends import End
 from sdekit.errors import SdekitError
 from sdekit.linear import LinearProcess
 from sdekit.reverse import Reverse
+from sdekit.saving import Save
 from sdekit.solution import Solution, Status
 from sdekit.steppers.base import Stepper
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import sdekit as sk
-from sdekit import random
+from sdekit import random, tracing
 
 BETAS = torch.linspace(1e-3, 0.2, 50, dtype=torch.float64)
 SIGMAS = torch.logspace(-2, 1.5, 12, dtype=torch.float64)
@@ -113,3 +113,16 @@ def name(request: pytest.FixtureRequest) -> str:
 def process(name: str) -> sk.linear.ScheduledProcess | sk.OU:
     """Every process with a schedule in turn."""
     return PROCESSES[name]()
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Graphs as they are traced, without the seconds of a compiler; how many were made."""
+    made: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        made.append(len(graph.graph.nodes))
+        return graph.forward
+
+    monkeypatch.setattr(tracing, "BACKEND", backend)
+    return made

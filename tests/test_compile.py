@@ -58,19 +58,6 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.compiler.reset()
 
 
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Graphs as they are traced, without the seconds of a compiler; how many were made."""
-    made: list[int] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
-        made.append(len(graph.graph.nodes))
-        return graph.forward
-
-    monkeypatch.setattr(tracing, "BACKEND", backend)
-    return made
-
-
 def state(dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.linspace(-1.0, 1.5, 14, dtype=dtype).reshape(7, 2)
 

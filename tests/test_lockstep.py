@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
 
 import sdekit as sk
-from sdekit import tracing
 from sdekit.adaptive import lockstep
 from sdekit.dynamics import SDE
 from sdekit.solution import Status
@@ -40,19 +38,6 @@ def _fresh() -> Iterator[None]:
         yield
     lockstep._graph.cache_clear()
     torch.compiler.reset()
-
-
-@pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Graphs as they are traced, without the seconds of a compiler; how many were made."""
-    made: list[int] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
-        made.append(len(graph.graph.nodes))
-        return graph.forward
-
-    monkeypatch.setattr(tracing, "BACKEND", backend)
-    return made
 
 
 def run(case: str, batch: int = 9, compile: bool = True, tol: float = 1e-2, **options: object) -> sk.Solution:

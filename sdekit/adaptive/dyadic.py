@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
+from sdekit.adaptive.arrival import Arrival
 from sdekit.adaptive.attempt import Attempt
 from sdekit.adaptive.lockstep import Lockstep
 from sdekit.brownian import BrownianPath, BrownianTree, Increment, Levy, Walk
@@ -37,34 +38,6 @@ from sdekit.typing import Inside
 
 _LOOK_EVERY = {"cpu": 4}  # attempts between looks at who has arrived
 _LOOK_ELSEWHERE = 16  # where each makes the host wait
-
-
-@final
-@dataclass(frozen=True)
-class Arrival:
-    """What an adaptive run reached.
-
-    Attributes:
-        between: The states at the times inside the interval, shape (T, B, *E); where a sample did not get, its last.
-        final: The last states, shape (B, *E).
-        status: How each sample ended, int8 of shape (B,).
-        attempts: Of the whole batch.
-        accepted: Steps of every sample, shape (B,).
-        rejected: Those that were taken back.
-    """
-
-    between: Tensor
-    final: Tensor
-    status: Tensor
-    attempts: int
-    accepted: Tensor
-    rejected: Tensor
-
-    def select(self, row: int) -> Arrival:
-        """That of one sample."""
-        one = slice(row, row + 1)
-        each = (self.between[:, one], self.final[one], self.status[one], self.attempts, self.accepted[one])
-        return Arrival(*each, self.rejected[one])
 
 
 @dataclass

@@ -27,6 +27,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from sdekit.adaptive.arrival import Arrival
 from sdekit.adaptive.stages import Stages, Workspace
 from sdekit.controllers import PID
 from sdekit.dynamics import SDE
@@ -38,30 +39,6 @@ _TRIAL = 0.01  # of the interval: how far the field is asked before the first st
 _GAINS = 0.2, 0.6  # K_P and K_I: half the rejections and the error of K_I = 1, for a tenth more steps
 _LOOK_EVERY = 8  # attempts between looks at whose steps are lost
 _FINEST = 16.0 * 2.0**-52  # of the largest time: a shorter step is lost in its rounding
-
-
-@final
-@dataclass(frozen=True)
-class Landing:
-    """What a run reached.
-
-    Attributes:
-        between: The states at the times asked for, shape (T, B, *E); where a sample did not get, its last.
-        final: The last states, shape (B, *E).
-        status: How each sample ended, int8 of shape (B,).
-        attempts: Of the whole batch.
-        accepted: Steps of every sample, shape (B,).
-        rejected: Those that were taken back.
-        evaluations: How often the field was asked for every sample, while it was on its way.
-    """
-
-    between: Tensor
-    final: Tensor
-    status: Tensor
-    attempts: int
-    accepted: Tensor
-    rejected: Tensor
-    evaluations: Tensor
 
 
 class _View(NamedTuple):
@@ -110,7 +87,7 @@ class Descent:
     max_seconds: float | None = None
     report: Callable[[int], None] | None = None
 
-    def run(self, x: Tensor) -> Landing:
+    def run(self, x: Tensor) -> Arrival:
         """From ``x``, shape (B, *E)."""
         stages = Stages(self.sde, self.pair, self.first, self.last, x.shape[1:])
         flat = x.reshape(len(x), -1)
@@ -128,7 +105,7 @@ class Descent:
         if wanted is not None:
             between = wanted.ordered(between, final, status)
         states = (between.reshape(len(between), *x.shape), final.reshape(x.shape))
-        return Landing(*states, status, search.attempt, attempts - rejected, rejected, evaluations)
+        return Arrival(*states, status, search.attempt, attempts - rejected, rejected, evaluations)
 
 
 class _Wanted:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from sdekit.adaptive.dyadic import Arrival
+from sdekit.adaptive.arrival import Arrival
 from sdekit.brownian import BrownianPath, BrownianTree, Levy
 from sdekit.controllers import PID
 from sdekit.dynamics import SDE, Reflected, noise_shape
