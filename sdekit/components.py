@@ -31,6 +31,8 @@ Level: TypeAlias = float | Tensor
 
 CHUNK = {"cpu": 2**19}  # elements of one temporary: what stays in cache; elsewhere, what fills the device
 UNROLLED = 64  # largest d whose rotations are sums of element-wise products
+SHORT = 4  # largest d of events too short to be vectorised over
+VECTOR = 8  # samples or coordinates enough for that
 
 
 def chunk_rows(elements: int, device: torch.device) -> int:
@@ -39,12 +41,15 @@ def chunk_rows(elements: int, device: torch.device) -> int:
 
 
 def rotate(x: Tensor, axes: Tensor) -> Tensor:
-    """The rows of ``x``, (B, K, d), times ``axes``, (K, d, d); bitwise independent if d ≤ 64."""
+    """The rows of ``x``, (K, B, d), times ``axes``, (K, d, d); bitwise independent if d ≤ 64."""
     d = x.shape[-1]
     if d > UNROLLED:
-        return (x.transpose(0, 1) @ axes).transpose(0, 1)
+        return x @ axes
     rows = chunk_rows(axes.shape[0] * d * d, x.device)
-    return torch.cat([fold(part[..., None] * axes, -2) for part in torch.split(x, rows)])
+    x, dim = (x.mT.contiguous(), 1) if d <= VECTOR else (x, 2)
+    samples = 3 - dim
+    parts = torch.split(x, rows, samples)
+    return torch.cat([fold(part[..., None] * axes.unsqueeze(samples), dim) for part in parts], dim=1)
 
 
 @dataclass(frozen=True)
@@ -103,36 +108,45 @@ class Components:
         k, d = self.means.shape
         return Components(self.weights, moved + shift, variances.to(shift).expand(k, d), axes.to(shift).expand(k, d, d))
 
+    @cached_property
+    def coordinates(self) -> int:
+        """The dimension of coordinates: 2 in (K, B, d); 1 in (K, d, B), for events too short to be vectorised over."""
+        short = self.axes is None and len(self.weights) > 1 and 1 < self.means.shape[1] <= SHORT
+        return 1 if short else 2
+
     def standardised(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
-        """$y$, (B, K, d), and $v$, (K, d) or (B, K, d), with size 1 for d if isotropic."""
-        x = x[:, None]
-        a, s = along(alpha, x), along(sigma, x)
-        y = x - a * self.means
+        """$y$, (K, B, d), and $v$, (K, 1, d) or (K, B, d), with size 1 for d if isotropic; or (K, d, B)."""
+        samples, like = (2, x[:, 0]) if self.coordinates == 1 else (1, x)
+        a, s = along(alpha, like), along(sigma, like)
+        x = x.mT.contiguous() if self.coordinates == 1 else x
+        y = x - a * self.means.unsqueeze(samples)
         if self.axes is not None:
             y = rotate(y, self.axes)
-        return y, a * a * self.variances + s * s
+        return y, a * a * self.variances.unsqueeze(samples) + s * s
 
-    def logits(self, y: Tensor, v: Tensor) -> Tensor:
-        r"""$\ell_k$, shape (B, K)."""
-        d = y.shape[-1]
-        volume = (d // v.shape[-1]) * fold(torch.log(v)) + d * math.log(2 * math.pi)
-        return torch.log(self.weights) - 0.5 * (fold(y * (y / v)) + volume)
+    def logits(self, y: Tensor, pull: Tensor, v: Tensor) -> Tensor:
+        r"""$\ell_k$, shape (K, B), with ``pull`` = y / v."""
+        dim, d = self.coordinates, self.means.shape[1]
+        volume = (d // v.shape[dim]) * fold(torch.log(v), dim) + d * math.log(2 * math.pi)
+        return torch.log(self.weights)[:, None] - 0.5 * (fold(y * pull, dim) + volume)
 
     def log_prob(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
-        logits = self.logits(*self.standardised(x, alpha, sigma))
-        peak = logits.amax(-1).detach()
-        return peak + torch.log(fold(torch.exp(logits - peak[:, None])))
+        y, v = self.standardised(x, alpha, sigma)
+        logits = self.logits(y, y / v, v)
+        peak = logits.amax(0).detach()
+        return peak + torch.log(fold(torch.exp(logits - peak), 0))
 
     def score(self, x: Tensor, alpha: float | Tensor, sigma: float | Tensor) -> Tensor:
         y, v = self.standardised(x, alpha, sigma)
         pull = y / v
-        if self.axes is not None:
-            pull = rotate(pull, self.axes.mT)
+        back = pull if self.axes is None else rotate(pull, self.axes.mT)
         if len(self.weights) == 1:
-            return -pull[:, 0]
-        logits = self.logits(y, v)
-        weights = torch.exp(logits - logits.amax(-1, keepdim=True).detach())
-        return -fold(weights[..., None] * pull, 1) / fold(weights)[:, None]
+            return -back[0]
+        logits = self.logits(y, pull, v)
+        weights = torch.exp(logits - logits.amax(0).detach())
+        dim = self.coordinates
+        pulls = fold(weights.unsqueeze(dim) * back, 0) / fold(weights, 0).unsqueeze(dim - 1)
+        return -(pulls.mT.contiguous() if dim == 1 else pulls)
 
     def chosen(self, u: Tensor) -> Tensor:
         """The component of each uniform ``u``, shape (B,)."""
@@ -147,8 +161,8 @@ class Components:
         out = self.means[which]
         for k, axes in enumerate(torch.split(self.axes, 1)):
             mine = (which == k).nonzero()[:, 0]
-            y = torch.sqrt(self.variances[k]) * rotate(z[mine, None], axes)
-            out[mine] += rotate(y, axes.mT)[:, 0]
+            y = torch.sqrt(self.variances[k]) * rotate(z[None, mine], axes)
+            out[mine] += rotate(y, axes.mT)[0]
         return out
 
 
@@ -267,7 +281,7 @@ def level(name: str, value: Level, batch: int) -> Level:
     """A signal or noise level, checked: a float, or one per sample."""
     if not isinstance(value, Tensor):
         return float(value)
-    if value.shape not in ((), (batch,)):
+    if value.ndim and value.shape != (batch,):
         raise SdekitError(f"{name} has shape {tuple(value.shape)}; give a number or one per sample, ({batch},).")
     return value
 

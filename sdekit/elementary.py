@@ -21,8 +21,12 @@ def exp(x: Scalar) -> Scalar:
 
 
 def expm1(x: Scalar) -> Scalar:
-    """$e^x - 1$."""
-    return torch.expm1(x) if isinstance(x, Tensor) else math.expm1(x)
+    """$e^x - 1$, to a few units in the last place."""
+    if not isinstance(x, Tensor):
+        return math.expm1(x)
+    if torch.compiler.is_compiling():  # inductor's vectors have e^x − 1 as it stands, which loses small x
+        return torch.tanh(0.5 * x) * (torch.exp(x) + 1.0)
+    return torch.expm1(x)
 
 
 def log1p(x: Scalar) -> Scalar:

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from sdekit import random
 from sdekit.components import (
+    VECTOR,
     Components,
     Level,
     Value,
@@ -199,6 +200,7 @@ class _MixtureLaw(ABC):
             self._require_density(alpha)
         parts, flat = self._parts.to(x), x.flatten(1) if x.ndim > 1 else x[:, None]
         rows = chunk_rows(parts.means.numel(), x.device)
+        rows = rows if rows >= VECTOR else 1  # between, loops over samples are short, and one sample leaves none
         if len(x) <= rows:
             return function(parts, flat, alpha, sigma)
         cuts = [slice(i, i + rows) for i in range(0, len(x), rows)]

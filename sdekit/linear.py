@@ -38,7 +38,7 @@ def apply_operator(operator: Operator, x: Tensor) -> Tensor:
         return operator * x
     if operator.ndim != 2 or operator.shape[1] != x.shape[1:].numel():
         raise SdekitError(f"An operator of shape {tuple(operator.shape)} does not act on events {tuple(x.shape[1:])}.")
-    return rotate(x.flatten(1)[:, None], operator.mT[None]).reshape(x.shape)
+    return rotate(x.flatten(1)[None], operator.mT[None]).reshape(x.shape)
 
 
 @dataclass(frozen=True)

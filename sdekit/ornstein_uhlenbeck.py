@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from sdekit import elementary as el
 from sdekit import schedules
 from sdekit.elementary import constant
 from sdekit.errors import SdekitError
@@ -118,7 +119,7 @@ class OU(LinearProcess):
             return 0.0
         if self._diagonal:
             time, theta, mu = _beside(t, self.theta, self.mu)
-            moved = -torch.expm1(-theta * time) * mu
+            moved = -el.expm1(-theta * time) * mu
             return moved if moved.ndim or isinstance(t, Tensor) else float(moved)
         return self.transition(0.0, float(t)).shift
 
@@ -211,4 +212,4 @@ def _operator(value: Tensor) -> Operator:
 def _decayed(rate: Tensor, h: float) -> Tensor:
     """∫₀ʰ e^{−rate·u} du, which is h at rate 0."""
     safe = torch.where(rate == 0, torch.ones_like(rate), rate)
-    return torch.where(rate == 0, torch.full_like(rate, h), -torch.expm1(-safe * h) / safe)
+    return torch.where(rate == 0, torch.full_like(rate, h), -el.expm1(-safe * h) / safe)

@@ -251,10 +251,11 @@ def test_correlated_noise_on_data_needs_one_decomposition():
     torch.testing.assert_close(law.score(x), by_hand.score(x), rtol=1e-11, atol=1e-12)
 
 
-def test_chunks_change_no_bit(monkeypatch):
+@pytest.mark.parametrize("rows", [components.VECTOR - 1, components.VECTOR + 1])
+def test_chunks_change_no_bit(rows, monkeypatch):
     law, x, sigma = Empirical(randn(30, 3)), randn(40, 3, seed=2), torch.linspace(0.1, 1.0, 40).double()
     whole = law.diffused_score(x, 0.5, sigma), law.diffused_log_prob(x, 0.5, sigma)
-    monkeypatch.setitem(components.CHUNK, "cpu", 30 * 3 * 7)
+    monkeypatch.setitem(components.CHUNK, "cpu", 30 * 3 * rows)
     assert torch.equal(law.diffused_score(x, 0.5, sigma), whole[0])
     assert torch.equal(law.diffused_log_prob(x, 0.5, sigma), whole[1])
 
@@ -428,8 +429,8 @@ def test_samples_are_a_function_of_seed_and_path(name, shape, kind, dtype):
 
 def test_rotations_beyond_64_dimensions_hold_to_rounding():
     d = components.UNROLLED + 6
-    x, q = randn(9, 2, d), torch.linalg.qr(randn(2, d, d, seed=1)).Q
-    torch.testing.assert_close(components.rotate(x, q), torch.einsum("bki,kij->bkj", x, q), rtol=1e-13, atol=1e-13)
+    x, q = randn(2, 9, d), torch.linalg.qr(randn(2, d, d, seed=1)).Q
+    torch.testing.assert_close(components.rotate(x, q), torch.einsum("kbi,kij->kbj", x, q), rtol=1e-13, atol=1e-13)
     law, y = Gaussian(randn(d), covariance("full", (d,))), randn(4, d, seed=3)
     torch.testing.assert_close(law.score(y), torch.linalg.solve(law.covariance, law.mean - y, left=False))
 
@@ -441,14 +442,26 @@ def test_fold_sums_over_any_dimension(size):
     torch.testing.assert_close(fold(x.transpose(1, 2)), x.sum(1), rtol=1e-13, atol=1e-13)
 
 
-def test_scores_can_be_differentiated_and_mapped():
-    law, x, v = mixture((3,), "full"), randn(5, 3), randn(5, 3, seed=2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_can_be_differentiated_and_mapped(kind):
+    law, x, v = mixture((3,), kind), randn(5, 3), randn(5, 3, seed=2)
     _, tangent = torch.func.jvp(lambda y: law.diffused_score(y, ALPHA, SIGMA), (x,), (v,))
     h = 1e-6
     difference = law.diffused_score(x + h * v, ALPHA, SIGMA) - law.diffused_score(x - h * v, ALPHA, SIGMA)
     torch.testing.assert_close(tangent, difference / (2 * h), rtol=1e-7, atol=1e-8)
     mapped = torch.func.vmap(lambda y: law.score(y[None])[0])(x)
     torch.testing.assert_close(mapped, law.score(x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 4, 4)])
+def test_scores_are_laid_out_as_states(shape, kind):
+    """Components and samples change places within; what comes out is contiguous, and in one graph."""
+    law, x, sigma = mixture(shape, kind), randn(5, *shape), torch.linspace(0.1, 1.0, 5).double()
+    score = law.diffused_score(x, ALPHA, sigma)
+    assert score.is_contiguous()
+    traced = torch.compile(lambda x, s: law.diffused_score(x, ALPHA, s), backend="eager", fullgraph=True)
+    torch.testing.assert_close(traced(x, sigma), score, rtol=1e-13, atol=1e-13)
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
+from sdekit import elementary as el
 from sdekit.errors import unknown_name
 from sdekit.schedules import Schedule
 from sdekit.steppers.base import Spec
@@ -81,7 +82,7 @@ class DDPMBeta(PlannedStepper):
 
 def _larger_variance(schedule: Schedule, times: Tensor) -> Plan:
     sigma = schedule.sigma(times)
-    lost = -torch.expm1(-2.0 * h_of(schedule, times))
+    lost = -el.expm1(-2.0 * h_of(schedule, times))
     alpha = schedule.alpha(times)
     kept = alpha[1:] / alpha[:-1]
     return one_row_a_step(times, "epsilon", kept, -kept * sigma[:-1] * lost, sigma[:-1] * torch.sqrt(lost))
@@ -132,7 +133,7 @@ class ReverseDiffusion(PlannedStepper):
 
     def plan(self, schedule: Schedule, eta: float, times: Tensor) -> Plan:
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)[:-1]
-        lost = -torch.expm1(-2.0 * h_of(schedule, times))  # G²/σ_s²
+        lost = -el.expm1(-2.0 * h_of(schedule, times))  # G²/σ_s²
         outputs = -0.5 * (1.0 + eta**2) * sigma * lost
         noises = eta * sigma * torch.sqrt(lost) if eta else None
         return one_row_a_step(times, "epsilon", 2.0 - alpha[:-1] / alpha[1:], outputs, noises)

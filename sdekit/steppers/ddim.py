@@ -7,6 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from sdekit import elementary as el
 from sdekit.schedules import Schedule
 from sdekit.steppers.base import Spec
 from sdekit.steppers.plan import Plan, PlannedStepper, h_of, one_row_a_step
@@ -43,9 +44,9 @@ class DDIM(PlannedStepper):
     def plan(self, schedule: Schedule, eta: float, times: Tensor) -> Plan:
         h = h_of(schedule, times)
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-        fresh = -(eta**2) * torch.expm1(-2.0 * h)  # s² / σ_t²
+        fresh = -(eta**2) * el.expm1(-2.0 * h)  # s² / σ_t²
         rho = torch.sqrt(1.0 - fresh)
         # 1 − ρe^{−h} = (1 − ρ) + ρ(1 − e^{−h}), and 1 − ρ = (s²/σ_t²)/(1 + ρ): nothing cancels.
-        onto_denoised = fresh / (1.0 + rho) - rho * torch.expm1(-h)
+        onto_denoised = fresh / (1.0 + rho) - rho * el.expm1(-h)
         noises = sigma[1:] * torch.sqrt(fresh) if eta > 0.0 else None
         return one_row_a_step(times, "sample", sigma[1:] / sigma[:-1] * rho, alpha[1:] * onto_denoised, noises)

@@ -22,6 +22,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from sdekit import elementary as el
 from sdekit.brownian import Increment
 from sdekit.dynamics import SDE
 from sdekit.errors import SdekitError
@@ -147,7 +148,7 @@ def _diagonal_kernel(
     # At the data a direction without spread has v_t = 0: its gain is −∞, and no noise takes no part of it.
     log_gain = eta**2 * (log_growth + (schedule.log_alpha(s) - log_alpha)) if eta else torch.zeros_like(log_growth)
     psi = torch.exp(log_growth + log_gain)
-    spread = -v_t * torch.expm1(2.0 * log_gain)  # v_t − ψ² v_s without cancellation
+    spread = -v_t * el.expm1(2.0 * log_gain)  # v_t − ψ² v_s without cancellation
     if basis is None:
         matrix, covariance = (w.reshape(law.event_shape) for w in (psi, spread))
         moved = psi.reshape(law.event_shape) * (a_s * law.mean + process.shift(s))

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdekit import elementary as el
 from sdekit.schedules import Schedule
 from sdekit.typing import Prediction
 
@@ -82,7 +83,7 @@ def psi(a: Tensor, count: int) -> list[Tensor]:
     near = a.abs() < _SERIES_BELOW
     small, large = torch.where(near, a, 0.0), torch.where(near, 1.0, a)
     series = ((-small)[..., None] ** torch.arange(_TERMS)) @ _series(count)
-    recursive = -torch.expm1(-large) / large
+    recursive = -el.expm1(-large) / large
     found = [torch.where(near, series[..., 0], recursive)]
     for k in range(1, count):
         recursive = (1.0 - k * recursive) / large
@@ -204,10 +205,10 @@ class Denoised(Exponential):
         return t.alpha * a, a
 
     def whole(self, s: Levels, t: Levels, eta: float) -> Tensor:
-        return -t.alpha * torch.expm1(-(1.0 + eta**2) * (t.lam - s.lam))
+        return -t.alpha * el.expm1(-(1.0 + eta**2) * (t.lam - s.lam))
 
     def noise(self, s: Levels, t: Levels, eta: float) -> Tensor:
-        return t.sigma * torch.sqrt(-torch.expm1(-2.0 * eta**2 * (t.lam - s.lam)))
+        return t.sigma * torch.sqrt(-el.expm1(-2.0 * eta**2 * (t.lam - s.lam)))
 
 
 @final
@@ -225,10 +226,10 @@ class Noise(Exponential):
         return -(1.0 + eta**2) * t.sigma * h, -h
 
     def whole(self, s: Levels, t: Levels, eta: float) -> Tensor:
-        return (1.0 + eta**2) * t.alpha * s.rho * torch.expm1(s.lam - t.lam)
+        return (1.0 + eta**2) * t.alpha * s.rho * el.expm1(s.lam - t.lam)
 
     def noise(self, s: Levels, t: Levels, eta: float) -> Tensor:
-        return eta * t.alpha * s.rho * torch.sqrt(-torch.expm1(2.0 * (s.lam - t.lam)))
+        return eta * t.alpha * s.rho * torch.sqrt(-el.expm1(2.0 * (s.lam - t.lam)))
 
 
 Clock = tuple[Callable[[Levels], Tensor], Callable[[Schedule, Tensor], Tensor]]
