@@ -75,7 +75,7 @@ def mixture_backwards() -> SDE:
 
 
 TASKS = (
-    Task("geometric Brownian motion", sk.sde(lambda t, x: 1.5 * x, lambda t, x: 0.5 * x), 1.0, "sri1w1", "SPaRK"),
+    Task("geometric Brownian motion", sk.sde(lambda t, x: 1.5 * x, lambda t, x: 0.5 * x), 1.0, "sosri", "SPaRK"),
     Task(
         "double well",
         sk.sde(lambda t, x: 4.0 * (x - x**3), lambda t, x: torch.ones_like(x), "additive"),
@@ -198,7 +198,7 @@ def diffrax_runs(task: Task) -> Callable[[Task, float], Outcome]:
 
 def _in_jax(task: Task, jnp: Any) -> tuple[Any, Any]:
     """The same fields; for GBM with the drift of Stratonovich's calculus, which is what SPaRK solves in."""
-    if task.ours == "sri1w1":
+    if task.sde.noise_type != "additive":
         return (lambda t, y, args: (1.5 - 0.125) * y), (lambda t, y, args: 0.5 * y)
     if task.name == "double well":
         return (lambda t, y, args: 4.0 * (y - y**3)), (lambda t, y, args: jnp.ones_like(y))
@@ -226,7 +226,7 @@ def error(task: Task, outcome: Outcome) -> float:
     times = torch.linspace(0.0, 1.0, FINE + 1, dtype=torch.float64)
     recorded = sk.RecordedBrownian(times, *outcome.path(times))
     x = torch.full((BATCH, 1), task.start, dtype=torch.float64)
-    fixed = "sri1w1" if task.ours == "sri1w1" else "sra1"
+    fixed = "sra1" if task.sde.noise_type == "additive" else "sri1w1"
     reference = sk.solve(task.sde, x, times, fixed, noise=recorded).final
     return float((outcome.final - reference).square().mean().sqrt())
 

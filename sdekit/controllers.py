@@ -12,7 +12,10 @@ $$ h' = h\,\operatorname{clip}\bigl(s\;e_n^{-\beta_1/k}\,e_{n-1}^{-\beta_2/k}\,e
 
 where the estimate is of order k in h: 3/2 for a difference of strong orders 1 and 3/2, 2 for the same methods without
 noise, and what a Runge–Kutta pair declares. After a rejection nothing but e_n counts. Errors of accepted steps are what
-the next ones remember.
+the next ones remember. They settle around $s^{k/K_I}$.
+
+A Brownian tree seldom has a step of the length h that is wanted. After one of length ℓ ≤ h the error that counts is
+that of a step as long as h, $e\,(h/\ell)^k$; and after a rejection, h' ≤ s ℓ.
 
 References: [soderlind2003]; [ilie2015] for the exponents of SDEs.
 """
@@ -20,7 +23,8 @@ References: [soderlind2003]; [ilie2015] for the exponents of SDEs.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, final, get_args
 
 import torch
@@ -31,7 +35,8 @@ from sdekit.errors import SdekitError, unknown_name
 Norm = Literal["sample", "batch"]
 """Over what an error is the root mean square: one sample, or all that there are."""
 
-_LARGEST = 23.0  # of |log e|: beyond 1e10 a step is as good, or as bad, as any
+LARGEST = 23.0
+"""Of |log e|: beyond 1e10 a step is as good, or as bad, as any."""
 
 
 @final
@@ -42,10 +47,10 @@ class PID:
     Attributes:
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        proportional: K_P; where it is left out, 0.1 on a Brownian tree, and 0.2 for Runge–Kutta pairs.
-        integral: K_I; where it is left out, 0.3 on a Brownian tree, and 0.6 for Runge–Kutta pairs.
+        proportional: K_P; where it is left out, 0 on a Brownian tree, and 0.2 for Runge–Kutta pairs.
+        integral: K_I; where it is left out, 0.05 on a Brownian tree, and 0.6 for Runge–Kutta pairs.
         derivative: K_D.
-        safety: s, the part of the step that is believed in.
+        safety: s; where it is left out, 0.95 on a Brownian tree, and 0.9 for Runge–Kutta pairs.
         shrink: f_min, the least factor at a time.
         grow: f_max, the largest.
         first: Length of the first step; found from the fields if left out.
@@ -62,7 +67,7 @@ class PID:
     proportional: float | None = None
     integral: float | None = None
     derivative: float = 0.0
-    safety: float = 0.9
+    safety: float | None = None
     shrink: float = 0.2
     grow: float = 4.0
     first: float | None = None
@@ -73,68 +78,70 @@ class PID:
             raise SdekitError(f"Tolerances are positive; got rtol = {self.rtol:g}, atol = {self.atol:g}.")
         if self.integral is not None and self.integral <= 0.0:
             raise SdekitError(f"Without an integral gain a step finds no tolerance; got integral = {self.integral:g}.")
-        if not 0.0 < self.shrink < self.safety <= 1.0 < self.grow:
+        safety = 0.9 if self.safety is None else self.safety
+        if not 0.0 < self.shrink < safety <= 1.0 < self.grow:
             raise SdekitError(
                 "A controller needs 0 < shrink < safety ≤ 1 < grow; got "
-                f"shrink = {self.shrink:g}, safety = {self.safety:g}, grow = {self.grow:g}."
+                f"shrink = {self.shrink:g}, safety = {safety:g}, grow = {self.grow:g}."
             )
         if self.first is not None and not self.first > 0.0:
             raise SdekitError(f"The first step must be longer than zero; got first = {self.first:g}.")
         if self.norm not in get_args(Norm):
             raise unknown_name("norm", self.norm, get_args(Norm))
 
-    def filled(self, proportional: float, integral: float) -> PID:
-        """With these gains where none were given."""
-        return replace(
-            self,
-            proportional=proportional if self.proportional is None else self.proportional,
-            integral=integral if self.integral is None else self.integral,
-        )
-
-    @property
-    def remembers(self) -> bool:
-        """Whether errors before the last one count."""
-        return bool(self.proportional or self.derivative)
+    def steering(self, order: float, default: tuple[float, float, float]) -> Steering:
+        """The law for estimates of order k; ``default`` are K_P, K_I and s where they were left out."""
+        given = self.proportional, self.integral, self.safety
+        p, i, s = (own if own is not None else other for own, other in zip(given, default, strict=True))
+        betas = p + i + self.derivative, -(p + 2.0 * self.derivative), self.derivative
+        memory = 2 if self.derivative else 1 if p else 0
+        return Steering(betas[: 1 + memory], order, s, self.shrink, self.grow)
 
     def error(self, estimate: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """Log e of every sample, float64 of shape (B,), in −23 … 23; the largest where something is not finite."""
         scale = torch.maximum(before.abs(), after.abs()).mul_(self.rtol).add_(self.atol)
         parts = (estimate / scale).flatten(1)
         log = torch.linalg.vector_norm(parts, dim=1).double().log_().sub_(0.5 * math.log(parts.shape[1]))
-        return _bounded(log)
+        bounded: Tensor = log.nan_to_num_(LARGEST).clamp_(-LARGEST, LARGEST)
+        return bounded
 
-    def log(self, errors: Tensor) -> Tensor:
-        """Log e from e, in place, in −23 … 23; the largest where it is not a number."""
-        return _bounded(errors.log_())
 
-    def factor(self, errors: tuple[Tensor, Tensor, Tensor], accepted: Tensor | None, order: float) -> Tensor:
-        """What the step is to be multiplied by.
+@final
+@dataclass(frozen=True)
+class Steering:
+    """From errors to factors.
+
+    Attributes:
+        betas: β_1, and as many more as are not zero.
+        order: k.
+        safety: s.
+        shrink: f_min.
+        grow: f_max.
+    """
+
+    betas: tuple[float, ...]
+    order: float
+    safety: float
+    shrink: float
+    grow: float
+
+    @property
+    def memory(self) -> int:
+        """How many errors before the last one count."""
+        return len(self.betas) - 1
+
+    def factor(self, errors: Sequence[Tensor], refuse: Tensor | None) -> Tensor:
+        """What steps are to be multiplied by.
 
         Args:
-            errors: log e of this step and of the two that were accepted before.
-            accepted: Which samples accept this step; None if all do.
-            order: k.
-
-        Returns:
-            float64 tensor of shape (B,).
+            errors: log e of this step, and of those that were accepted before, the last first; float64, shape (B,).
+            refuse: Which samples refuse this step; None if none does.
         """
-        p = 0.1 if self.proportional is None else self.proportional
-        i = 0.3 if self.integral is None else self.integral
-        d, (now, last, older) = self.derivative, errors
-        if p or d:
-            smooth = torch.sub(now * (p + i + d), last, alpha=p + 2.0 * d)
-            if d:
-                smooth.add_(older, alpha=d)
-        else:
-            smooth = now if i == 1.0 else now * i
-        if accepted is not None and smooth is not now:
-            smooth = torch.where(accepted, smooth, now)
-        # Powers by exp: torch.pow has other last bits in another batch. A rejected step is as long as its e says.
-        factor = smooth.mul(-1.0 / order).exp_().mul_(self.safety)
-        return factor.clamp_(self.shrink, self.grow)
-
-
-def _bounded(log: Tensor) -> Tensor:
-    """In place."""
-    bounded: Tensor = log.nan_to_num_(_LARGEST).clamp_(-_LARGEST, _LARGEST)
-    return bounded
+        now, *past = errors
+        log = now * (-self.betas[0] / self.order)
+        for beta, error in zip(self.betas[1:], past, strict=False):
+            log.add_(error, alpha=-beta / self.order)
+        if refuse is not None:
+            log = torch.where(refuse, now * (-1.0 / self.order), log)
+        # Powers by exp: torch.pow has other last bits in another batch.
+        return log.exp_().mul_(self.safety).clamp_(self.shrink, self.grow)

@@ -30,6 +30,8 @@ class Counter:
 
 
 def _check(name: str, answer: Tensor, x: Tensor) -> Tensor:
+    if isinstance(answer, Tensor) and answer.shape == x.shape and answer.dtype is x.dtype and answer.device == x.device:
+        return answer
     if not isinstance(answer, Tensor) or answer.shape != x.shape or answer.device != x.device:
         got = f"shape {tuple(answer.shape)} on {answer.device}" if isinstance(answer, Tensor) else type(answer).__name__
         raise SdekitError(

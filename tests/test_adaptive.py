@@ -187,7 +187,7 @@ RATES = {
     "gbm": (lambda: on_gbm("sri1w1", 1e-4), 2 / 3, 1.0),
     "gbm, sosri": (lambda: on_gbm("sosri", 1e-4), 2 / 3, 1.0),
     "gbm, stratonovich": (lambda: on_gbm("heun-strat", 1e-3), 1.0, 1.0),
-    "ou": (lambda: on_paths(OU, "sra1", sk.Gaussian([1.0], 0.0), [0.0, 1.0], 1e-3), 4 / 3, 4 / 3),
+    "ou": (lambda: on_paths(OU, "sra1", sk.Gaussian([1.0], 0.0), [0.0, 1.0], 1e-4), 4 / 3, 4 / 3),
     "double well": (lambda: on_paths(WELL.sde, "sra1", WELL.initial, [0.0, 1.0], 1e-4), 2 / 3, 1.0),
     "reverse mixture": (lambda: on_paths(MIXTURE.sde, "sosra", MIXTURE.initial, WAY_BACK, 3e-4), 2 / 3, 4 / 3),
 }
@@ -208,6 +208,55 @@ def test_rates_in_the_tolerance(case):
 def test_new_noise_after_a_rejection_leaves_no_rate():
     found, uncertainty = on_gbm("sri1w1", 1e-3)
     assert found + 4 * uncertainty < 0.3
+
+
+def beside_a_grid(**gains: float) -> float:
+    """Error in the double well in units of that of a grid of as many steps, on the same paths."""
+    x, path = WELL.initial.sample(400, seed=0), tree(400)
+
+    def run(*how: object, **control: PID) -> sk.Solution:
+        return sk.solve(WELL.sde, x, *how, noise=path, **control)
+
+    adaptive = run([0.0, 1.0], "sra1", controller=PID(1e-3, 1e-3, **gains))
+    steps = round(float(adaptive.diagnostics["accepted"].double().mean()))
+    grids = [torch.linspace(0.0, 1.0, n + 1, dtype=torch.float64) for n in (steps, 2048)]
+    grid, truth = run(grids[0], "sra1").final, run(grids[1], "sra3").final
+    return float(((adaptive.final - truth).square().mean() / (grid - truth).square().mean()).sqrt())
+
+
+def test_steps_do_not_follow_the_noise():
+    """1.9 is measured, and 4.9 with gains that follow it and the same number of steps."""
+    assert beside_a_grid() < 3.0
+    assert beside_a_grid(proportional=0.1, integral=0.3, safety=0.7) > 4.0
+
+
+def test_the_error_that_counts_is_that_of_a_step_as_long_as_is_wanted():
+    """Of steps half or a quarter as long the tree has, the next that is wanted differs by the gain alone."""
+    from sdekit.adaptive.attempt import Attempt
+    from sdekit.steppers import registry
+
+    attempt = Attempt(OU, registry.get("sra1"), PID(1.0, 1.0, grow=100.0), backwards=False)
+    start, length = torch.zeros(9, dtype=torch.float64), torch.full((9,), 0.125, dtype=torch.float64)
+    drawn = tree(9).increment(0.0, 0.125)
+    may = torch.ones(9, dtype=torch.bool)
+    every = [attempt.judge(start, length, ones(9), drawn, may, (length, n * length), []) for n in (1, 2, 4)]
+    for n, judged in zip((2, 4), every[1:], strict=True):
+        assert bool(judged.accept.all())
+        torch.testing.assert_close(judged.wanted, every[0].wanted * n ** (1.0 - 0.05), rtol=1e-13, atol=0.0)
+
+
+def test_a_refused_step_is_followed_by_shorter_ones():
+    from sdekit.adaptive.attempt import Attempt
+    from sdekit.steppers import registry
+
+    attempt = Attempt(GBM, registry.get("sri1w1"), PID(1e-6, 1e-6), backwards=False)
+    start, length = torch.zeros(9, dtype=torch.float64), torch.ones(9, dtype=torch.float64)
+    judged = attempt.judge(
+        *(start, length, ones(9), tree(9).increment(0.0, 1.0)),
+        *(torch.ones(9, dtype=torch.bool), (length, 1e3 * length), []),
+    )
+    assert not bool(judged.accept.any())
+    torch.testing.assert_close(judged.wanted, torch.full_like(length, 0.95), rtol=1e-15, atol=0.0)
 
 
 @pytest.mark.certify

@@ -113,7 +113,7 @@ def test_estimates_have_the_order_that_is_declared(stepper):
         steps = torch.full_like(left, h)
         work = Workspace.of(stages, x, pendulum(0.0, x), (1e-9, 0.0))
         work.step(left, steps)
-        logs.append(work.errors(steps).log().mean() / math.log(2.0))
+        logs.append(work.errors().log().mean() / math.log(2.0))
     # A combination of orders 5 and 3 behaves as order 8 does, and sooner falls faster.
     assert float(logs[0] - logs[1]) == pytest.approx(pair.estimate_order, abs=0.35 if stepper != "dopri8" else 1.2)
 
@@ -168,9 +168,9 @@ def test_dense_output_has_its_order(stepper):
         exact = oracle(x, [h * p for p in parts])
         stages = Stages(PENDULUM, pair, 0.0, h, x.shape[1:])
         left = torch.full((len(x),), h, dtype=torch.float64)
-        _, slopes = stages.step(x, pendulum(0.0, x), left, left)
-        slopes = stages.completed(x, slopes, left, left)
-        seen = torch.stack([stages.inside(x, slopes, left, torch.full_like(left, p)) for p in parts])
+        *_, moves = stages.step(x, pendulum(0.0, x), left, left)
+        moves = stages.completed(x, moves, left, left)
+        seen = torch.stack([stages.inside(x, moves, torch.full_like(left, p)) for p in parts])
         errors.append(float((seen - exact).square().mean().sqrt()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(pair.dense_order + 1, abs=0.4)
 

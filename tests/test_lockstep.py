@@ -111,10 +111,33 @@ def test_limits_end_samples(traced: list[int]) -> None:
     assert bool(solution.final.isfinite().all())
 
 
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_whether_gradients_are_recorded_changes_nothing(mode: type, traced: list[int]) -> None:
+    with mode():
+        same(run("diagonal"), run("diagonal", compile=False))
+
+
 def test_calls_are_counted(traced: list[int]) -> None:
     apart, together = run("diagonal", compile=False).stats, run("diagonal").stats
     assert together.drift_evaluations / together.steps == apart.drift_evaluations / apart.steps
     assert together.steps >= apart.steps
+    again = run("diagonal", noise=4).stats
+    assert again.drift_evaluations / again.steps == together.drift_evaluations / together.steps
+
+
+def test_a_step_takes_little_more_than_a_round(monkeypatch: pytest.MonkeyPatch, traced: list[int]) -> None:
+    """7/6 of one, as two cuts go with it, and 3/2 with one."""
+
+    def rounds() -> float:
+        solution = run("diagonal", 1, tol=1e-4)
+        attempts = int(solution.diagnostics["accepted"] + solution.diagnostics["rejected"])
+        assert attempts > 100
+        return solution.stats.steps / attempts
+
+    assert 1.1 < rounds() < 1.25
+    monkeypatch.setattr(lockstep, "_CUTS", 1)
+    lockstep._graph.cache_clear()
+    assert 1.4 < rounds() < 1.6
 
 
 def test_what_cannot_be_compiled_is_refused(traced: list[int]) -> None:

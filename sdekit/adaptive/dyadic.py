@@ -48,25 +48,24 @@ class _Travellers:
     x: Tensor
     place: Tensor  # in ticks, int64
     wanted: Tensor  # ticks of the next step, float64
-    last: Tensor  # log e of the two steps that were accepted last
-    older: Tensor
+    memory: list[Tensor]  # log e of the steps that were accepted last
     due: Tensor  # which of the times asked for comes next
     attempts: Tensor
     accepted: Tensor
     status: Tensor
 
     @classmethod
-    def at_start(cls, x: Tensor, wanted: float) -> _Travellers:
+    def at_start(cls, x: Tensor, wanted: float, remembered: int) -> _Travellers:
         count = len(x)
         zeros = torch.zeros(count, dtype=torch.int64, device=x.device)
         ones = torch.ones(count, dtype=torch.float64, device=x.device)
         fine = torch.full((count,), Status.SUCCESS, dtype=torch.int8, device=x.device)
         numbers = torch.arange(count, device=x.device)
-        nothing = torch.zeros_like(ones)
-        return cls(numbers, x, zeros, ones * wanted, nothing, nothing, zeros, zeros, zeros, fine)
+        return cls(numbers, x, zeros, ones * wanted, [ones * 0.0] * remembered, zeros, zeros, zeros, fine)
 
     def select(self, rows: Tensor) -> _Travellers:
-        return _Travellers(*(getattr(self, field.name)[rows] for field in fields(self)))
+        chosen = {field.name: getattr(self, field.name)[rows] for field in fields(self) if field.name != "memory"}
+        return _Travellers(**chosen, memory=[error[rows] for error in self.memory])
 
 
 class _View(NamedTuple):
@@ -114,7 +113,7 @@ class Journey:
             return both.run(x.expand(2, *x.shape[1:])).select(0)
         first = self.attempt.controller.first
         wanted = self.ticks / 128 if first is None else self.ticks * min(1.0, first / (self.tree.t1 - self.tree.t0))
-        on, pace = _Travellers.at_start(x, wanted), self._pace(x, wanted)
+        on, pace = _Travellers.at_start(x, wanted, self.attempt.steering.memory), self._pace(x, wanted)
         started, attempts = time.perf_counter(), 0
         ended: list[_Travellers] = []
         views: list[_View] = []
@@ -165,13 +164,11 @@ class Journey:
         step = torch.bitwise_left_shift(torch.ones_like(place), log_step)
         start, end = self._clock(place), self._clock(place + step)
         drawn = self._drawn(walk, place, log_step) if self.attempt.sde.noise_type != "none" else None
-        after, error, accept, factor = self.attempt.judge(start, end, on.x, drawn, going, (on.last, on.older))
+        lengths = step, torch.maximum(on.wanted, step)
+        after, accept, wanted, on.memory = self.attempt.judge(start, end, on.x, drawn, going, lengths, on.memory)
         on.due, views = self._look(on, accept, start, end)
         on.x = torch.where(accept.reshape(-1, *(1,) * (after.ndim - 1)), after, on.x)
-        on.wanted = torch.where(going, factor.mul_(step), on.wanted)
-        if self.attempt.controller.derivative:
-            on.older = torch.where(accept, on.last, on.older)
-        on.last = torch.where(accept, error, on.last)
+        on.wanted = torch.where(going, wanted, on.wanted)
         on.place = torch.addcmul(on.place, step, accept.long())
         on.attempts, on.accepted = on.attempts + going, on.accepted + accept
         return views
@@ -259,27 +256,29 @@ class _Together:
 
     journey: Journey
     lockstep: Lockstep
-    calls: Counter
 
     @classmethod
     def of(cls, journey: Journey, x: Tensor, wanted: float) -> _Together:
-        """At the start of a run, after a step that shows what steps ask for, and whether they leave a gradient."""
+        """At the start of a run. A step, the first time and where gradients may be, shows what they ask for."""
         assert journey.compiled is not None
         sde, counter = journey.compiled
-        before, noise = replace(counter), None
-        start, end = (journey._clock(torch.full((len(x),), k, device=x.device)) for k in (0, journey.ticks // 128))
-        if sde.noise_type != "none":
-            still = x.new_zeros(journey.tree.shape)
-            noise = Increment(still, still)
-        if journey.attempt.step(start, end, x, noise)[0].requires_grad:
-            raise SdekitError(
-                "Compiled adaptive steps record no gradients, and these would have one: solve under torch.no_grad(), "
-                "or leave compile out."
-            )
-        calls = Counter(*(getattr(counter, f.name) - getattr(before, f.name) for f in fields(Counter)))
         attempt = replace(journey.attempt, sde=sde)
         lockstep = Lockstep(attempt, journey.tree, x, wanted, journey._asked, journey.max_steps)
-        return cls(journey, lockstep, calls)
+        if lockstep.calls == Counter() or torch.is_grad_enabled():
+            before, noise = replace(counter), None
+            start, end = (journey._clock(torch.full((len(x),), k, device=x.device)) for k in (0, journey.ticks // 128))
+            if sde.noise_type != "none":
+                still = x.new_zeros(journey.tree.shape)
+                noise = Increment(still, still)
+            if journey.attempt.step(start, end, x, noise)[0].requires_grad:
+                raise SdekitError(
+                    "Compiled adaptive steps record no gradients, and these would have one: solve under "
+                    "torch.no_grad(), or leave compile out."
+                )
+            for name, calls in vars(before).items():
+                setattr(lockstep.calls, name, getattr(counter, name) - calls)
+                setattr(counter, name, calls)
+        return cls(journey, lockstep)
 
     def go(self, on: _Travellers, going: Tensor) -> tuple[int, list[_View]]:
         made, (starts, before) = self.lockstep.go(going)
@@ -293,11 +292,11 @@ class _Together:
         return made, [_View(on.sample[rows], due, starts[due, rows], asked[due], before[due, rows])]
 
     def count(self, attempts: int) -> None:
-        """What the graphs asked for; the first step was counted."""
+        """What the graphs asked for."""
         assert self.journey.compiled is not None
         counter = self.journey.compiled[1]
-        for f in fields(Counter):
-            setattr(counter, f.name, getattr(counter, f.name) + (attempts - 1) * getattr(self.calls, f.name))
+        for name, calls in vars(self.lockstep.calls).items():
+            setattr(counter, name, getattr(counter, name) + attempts * calls)
 
 
 def _log2(x: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ is cut, and the sample stands on its first half; if the step is accepted, the sa
 begins where the step ended. So every sample has a column of pending halves, and needs one draw a step, where a rejected
 step is cut like any other. The path is that of :class:`~sdekit.brownian.Walk`.
 
-All samples do the same in a round: who stands on a node that is too long cuts it, and who then stands on one that is
-short enough attempts a step. Who has to cut twice waits for the next round, so that a step takes a round and a half.
-Nothing depends on the data but values: a round is compiled, and so is the loop over rounds, which ends when all samples
-have. One graph serves all seeds and intervals.
+All samples do the same in a round: who stands on a node that is too long cuts it, twice at most, and who then stands
+on one that is short enough attempts a step. Who has to cut three times waits for the next round, so that a step takes
+7/6 of a round: half of the nodes need no cut, a quarter one, an eighth two. Nothing depends on the data but values: a
+round is compiled, and so is the loop over rounds, which ends when all samples have. One graph serves all seeds and
+intervals. What is pending is written in place, for the loop would copy whatever it carries.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from sdekit import random, tracing
 from sdekit.adaptive.attempt import Attempt
 from sdekit.brownian import BrownianTree, Increment
 from sdekit.brownian.bridge import halved
+from sdekit.observe import Counter
 from sdekit.tracing import Known, own_code, traced
 
 _ROUNDS = 256  # after which limits are looked at
 _UNROLLED = {"cpu": 1}  # rounds between looks of the loop at who is still going
 _UNROLLED_ELSEWHERE = 8  # where each makes the host wait
+_CUTS = 2  # of a sample in a round
 _LEVELS = 14  # of pending halves at first; a sample that wants shorter steps waits until there are more
 
 
@@ -43,10 +46,9 @@ class Column(NamedTuple):
         place: In ticks, shape (B,).
         level: Of the node that the sample stands on.
         wanted: Ticks of the next step, float64.
-        last: Log e of the two steps that were accepted last.
-        older: The one before.
         attempts: Of every sample.
         accepted: Of them.
+        memory: Log errors of the last accepted steps, as many as the controller asks for.
         node: W, or W and H, of the node, shape (B, noises) each.
     """
 
@@ -54,17 +56,22 @@ class Column(NamedTuple):
     place: Tensor
     level: Tensor
     wanted: Tensor
-    last: Tensor
-    older: Tensor
     attempts: Tensor
     accepted: Tensor
+    memory: list[Tensor]
     node: list[Tensor]
 
-    @classmethod
-    def of(cls, columns: Sequence[Tensor], node: Sequence[Tensor]) -> Column:
-        """From the others, and the node."""
-        x, place, level, wanted, last, older, attempts, accepted = columns
-        return cls(x, place, level, wanted, last, older, attempts, accepted, list(node))
+    @property
+    def flat(self) -> list[Tensor]:
+        """All tensors."""
+        return [*self[:-2], *self.memory, *self.node]
+
+    def filled(self, tensors: Sequence[Tensor]) -> Column:
+        """With these in their places."""
+        own, kept = len(self) - 2, len(self.memory)
+        x, place, level, wanted, attempts, accepted = tensors[:own]
+        lists = list(tensors[own : own + kept]), list(tensors[own + kept :])
+        return Column(x, place, level, wanted, attempts, accepted, *lists)
 
 
 class Seen(NamedTuple):
@@ -124,35 +131,39 @@ class Course:
         """The level of nodes as long as the steps that are wanted."""
         return (self.depth - _exponent(at.wanted)).clamp(0, self.depth)
 
-    def round(self, at: Column, pending: list[Tensor], seen: Seen, fixed: Fixed) -> tuple[Column, list[Tensor], Seen]:
-        """Cut, attempt, go on; ``pending`` are later halves by level, for W and for H, (L + 2, B, noises).
+    def round(self, at: Column, pending: list[Tensor], seen: Seen, fixed: Fixed) -> tuple[Column, Seen]:
+        """Cut, attempt, go on; ``pending`` are later halves by level, for W and for H, (L + 2, B, noises), in place.
 
         The last of them is for those who have nothing to keep.
         """
         going, goal = self.going(at, fixed.bounds[1]), self.goal(at)
         place = at.place & ((1 << self.depth) - 1)  # those at the end are sent to the start
-        node, level, pending = self._cut(at, going & (at.level < goal), place, pending, fixed)
-        ready = going & (level >= goal)
+        node, level = at.node, at.level
+        for _ in range(_CUTS):
+            node, level = self._cut(node, level, going & (level < goal), place, pending, fixed)
+        # Masks that are asked for again are told from numbers: a compiler keeps numbers for less.
+        attempts = at.attempts + (going & (level >= goal))
+        ready = attempts > at.attempts
         size = torch.bitwise_left_shift(torch.ones_like(place), self.depth - level)
         ends = [place.double() * 0.5**self.depth, (place + size).double() * 0.5**self.depth]
         start, end = (torch.lerp(fixed.span[0], fixed.span[1], part) for part in ends)
-        judged = self.attempt.value.judge(start, end, at.x, self._increment(node), ready, (at.last, at.older))
-        accept = judged.accept
+        lengths = size, torch.maximum(at.wanted, size)
+        after, accept, wanted, memory = self.attempt.value.judge(
+            start, end, at.x, self._increment(node), ready, lengths, at.memory
+        )
         seen = self._see(seen, accept, start, end, at.x, fixed.asked)
         to = torch.where(accept, at.place + size, at.place)
         # The longest node that begins at a place: its ticks are the largest power of two that divides it.
         level = torch.where(accept, (self.depth - _exponent((to & -to).double())).clamp(0, self.depth), level)
-        x = torch.where(accept.reshape(-1, *(1,) * (at.x.ndim - 1)), judged.after, at.x)
-        wanted = torch.where(ready, judged.factor * size, at.wanted)
-        last, older = torch.where(accept, judged.error, at.last), torch.where(accept, at.last, at.older)
+        x = torch.where(accept.reshape(-1, *(1,) * (at.x.ndim - 1)), after, at.x)
+        wanted = torch.where(ready, wanted, at.wanted)
         node = [torch.where(accept[:, None], kept[level, fixed.rows], v) for v, kept in zip(node, pending, strict=True)]
-        at = Column(x, to, level, wanted, last, older, at.attempts + ready, at.accepted + accept, node)
-        return at, pending, seen
+        return Column(x, to, level, wanted, attempts, at.accepted + accept, memory, node), seen
 
     def _see(self, seen: Seen, accept: Tensor, start: Tensor, end: Tensor, x: Tensor, asked: Tensor) -> Seen:
         """With the times that the steps pass."""
         if not len(asked):
-            return Seen(seen.start.clone(), seen.before.clone())
+            return seen
         passed = accept & (start < asked) & (asked <= end)
         return Seen(
             torch.where(passed, start, seen.start),
@@ -160,26 +171,26 @@ class Course:
         )
 
     def _cut(
-        self, at: Column, cut: Tensor, place: Tensor, pending: list[Tensor], fixed: Fixed
-    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        """The nodes that the samples stand on after some of them were cut, their levels, and what is pending."""
-        most = self.deepest(pending)
-        cut = cut & (at.level < most)
-        level = at.level + cut
+        self, node: list[Tensor], level: Tensor, cut: Tensor, place: Tensor, pending: list[Tensor], fixed: Fixed
+    ) -> tuple[list[Tensor], Tensor]:
+        """The nodes that the samples stand on, and their levels, after some of them were cut."""
+        before, most = level, self.deepest(pending)
+        level = before + (cut & (before < most))
         if not pending:
-            return [], level, []
-        backwards = self.attempt.value.backwards
-        index = place >> (self.depth - at.level)
+            return [], level
+        cut, backwards = level > before, self.attempt.value.backwards
+        index = place >> (self.depth - before)
         if backwards:
-            index = torch.bitwise_left_shift(torch.ones_like(index), at.level) - 1 - index
-        stream = at.level + (random.STREAM_TREE + 1)
+            index = torch.bitwise_left_shift(torch.ones_like(index), before) - 1 - index
+        stream = before + (random.STREAM_TREE + 1)
         z = random.normals_at(fixed.keys, (self.noise.numel(),), stream=stream, index=index, dtype=self.wide)
-        root = (_power(-at.level) * (fixed.span[1] - fixed.span[0])).sqrt().to(self.wide)[:, None]
-        parts = halved(at.node[0], at.node[1] if len(at.node) > 1 else None, root, z)
+        root = (_power(-before) * (fixed.span[1] - fixed.span[0])).sqrt().to(self.wide)[:, None]
+        parts = halved(node[0], node[1] if len(node) > 1 else None, root, z)
         first, later = reversed(parts) if backwards else parts
         slot = torch.where(cut, level, most + 1)
-        pending = [kept.index_put((slot, fixed.rows), part) for kept, part in zip(pending, later, strict=True)]
-        return [torch.where(cut[:, None], new, old) for new, old in zip(first, at.node, strict=True)], level, pending
+        for kept, part in zip(pending, later, strict=True):
+            kept.index_put_((slot, fixed.rows), part)
+        return [torch.where(cut[:, None], new, old) for new, old in zip(first, node, strict=True)], level
 
     def deepest(self, pending: list[Tensor]) -> int:
         """The finest level that there is room for."""
@@ -209,26 +220,25 @@ def _graph(course: Course, count: int, levels: int) -> Callable[..., tuple[Tenso
     unrolled = _UNROLLED.get(course.x[2].type, _UNROLLED_ELSEWHERE)
 
     def rounds(at: Column, pending: list[Tensor], seen: Seen, fixed: Fixed) -> tuple[Tensor, ...]:
-        parts = len(at.node)
+        many = len(at.flat)
 
-        def told(carried: tuple[Tensor, ...]) -> tuple[Column, list[Tensor], Seen]:
-            node, rest = carried[8 : 8 + parts], carried[8 + parts :]
-            return Column.of(carried[:8], node), list(rest[:parts]), Seen(*rest[parts:])
+        def told(carried: Sequence[Tensor]) -> tuple[Column, Seen]:
+            return at.filled(carried[:many]), Seen(*carried[many:]) if len(fixed.asked) else seen
 
         def more(n: Tensor, *carried: Tensor) -> Tensor:
-            at, pending, _ = told(carried)
-            going = course.going(at, fixed.bounds[1])
-            waiting = going & (course.goal(at) > course.deepest(pending))
+            now, _ = told(carried)
+            going = course.going(now, fixed.bounds[1])
+            waiting = going & (course.goal(now) > course.deepest(pending))
             return (n < fixed.bounds[0]) & going.any() & ~waiting.any()
 
         def some(n: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-            at, pending, seen = told(carried)
+            now, viewed = told(carried)
             for _ in range(unrolled):
-                at, pending, seen = course.round(at, pending, seen, fixed)
-            return (n + unrolled, *at[:-1], *at.node, *pending, *seen)
+                now, viewed = course.round(now, pending, viewed, fixed)
+            return (n + unrolled, *now.flat, *(viewed if len(fixed.asked) else ()))
 
         n = torch.zeros((), dtype=torch.int64, device=at.place.device)
-        carried = (n, *at[:-1], *at.node, *pending, *seen)
+        carried = (n, *at.flat, *(seen if len(fixed.asked) else ()))
         looped: tuple[Tensor, ...] = while_loop(more, some, carried)  # type: ignore[no-untyped-call]
         return looped
 
@@ -240,6 +250,12 @@ def _graph(course: Course, count: int, levels: int) -> Callable[..., tuple[Tenso
         dynamic=False,
         options=options,  # type: ignore[arg-type]
     )
+
+
+@lru_cache(maxsize=64)
+def _calls(course: Course) -> Counter:
+    """What a step asks for; nothing until one was counted."""
+    return Counter()
 
 
 @final
@@ -263,15 +279,20 @@ class Lockstep:
         form = (x.shape[1:], x.dtype, x.device)
         self._course = Course(Known.of(attempt), tree.depth, tree.shape[1:], wide, form)
         whole, real = (torch.zeros(len(x), dtype=t, device=x.device) for t in (torch.int64, torch.float64))
-        at = Column(x, whole, whole, real + wanted, real, real, whole, whole, parts)
-        # A graph is made for tensors that are not one another.
-        self.at = Column.of([v.clone() for v in at[:-1]], [part.clone() for part in parts])
+        memory = [real] * attempt.steering.memory
+        at = Column(x, whole, whole, real + wanted, whole, whole, memory, parts)
+        self.at = at.filled([v.clone() for v in at.flat])  # a graph is made for tensors that are not one another
         self._keys, self._rows = tree.keys.clone(), torch.arange(len(x), device=x.device)
         low, high = (-tree.t1, -tree.t0) if attempt.backwards else (tree.t0, tree.t1)
         self._span = torch.tensor([low, high], dtype=torch.float64, device=x.device)
         self._asked = torch.tensor(asked, dtype=torch.float64, device=x.device)[:, None]
         self._most = most
         self._pending = [part.new_zeros(min(_LEVELS, tree.depth) + 2, *part.shape) for part in parts]
+
+    @property
+    def calls(self) -> Counter:
+        """What a step asks for, shared by all runs that one graph serves; nothing until it is filled in."""
+        return _calls(self._course)
 
     def go(self, going: Tensor) -> tuple[int, Seen]:
         """Rounds of those that are still ``going``, until all have ended or there is something to look at.
@@ -289,12 +310,11 @@ class Lockstep:
         times, levels = len(self._asked), course.deepest(self._pending)
         seen = Seen(at.wanted.new_full((times, len(going)), torch.inf), at.x.new_zeros(times, *at.x.shape))
         fixed = Fixed(self._keys, self._rows, self._span, self._asked, bounds)
-        with traced(course.attempt.value.stepper, course.attempt.value.sde, recompile=True):
+        # Where nothing is recorded a loop may write in place.
+        with torch.no_grad(), traced(course.attempt.value.stepper, course.attempt.value.sde, recompile=True):
             n, *carried = _graph(course, len(going), levels)(at, self._pending, seen, fixed)
-        parts = len(at.node)
-        self.at = Column.of(carried[:8], carried[8 : 8 + parts])
-        self._pending = carried[8 + parts : 8 + 2 * parts]
-        return int(n), Seen(*carried[8 + 2 * parts :])
+        self.at = at.filled(carried[: len(at.flat)])
+        return int(n), Seen(*carried[len(at.flat) :]) if times else seen
 
     def _deepen(self, level: Tensor) -> None:
         """Room for halves of a level."""

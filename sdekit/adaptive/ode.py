@@ -2,9 +2,9 @@ r"""Adaptive steps of ODEs by Runge–Kutta pairs, for every sample by itself.
 
 Every sample has its own time, its own step and its own end, so it takes the same steps, and asks for the field as
 often, alone as among others. All that still have to go make an attempt together; who refuses a step makes a shorter one
-in the next attempt. Samples that have arrived stand still, until they are left out: when half have arrived; sooner
-where that saves more than it costs; and at once where the score is a network's. None of this looks at a clock, for the
-last bits of a network's answer depend on the size of the batch.
+in the next attempt. Samples that have arrived stand still, until they are left out: when half have arrived, unless they
+are few; sooner where that saves more than it costs; and at once where the score is a network's. None of this looks at a
+clock, for the last bits of a network's answer depend on the size of the batch.
 
 The first step is that of [hairer1993] §II.4, from the size of the state, of the field and of the field's change over
 a trial step of at most a hundredth of the interval.
@@ -29,14 +29,15 @@ from torch import Tensor
 
 from sdekit.adaptive.arrival import Arrival
 from sdekit.adaptive.stages import Stages, Workspace
-from sdekit.controllers import PID
+from sdekit.controllers import LARGEST, PID
 from sdekit.dynamics import SDE
 from sdekit.solution import Status
 from sdekit.steppers.embedded import Pair
 
 _WORTH = 4096  # numbers that stand still, and at least an eighth of the others: packing costs less than one attempt
+_WORTH_HALF = 1024  # enough of them if no more are on their way: fewer add nothing to the time of an attempt
 _TRIAL = 0.01  # of the interval: how far the field is asked before the first step
-_GAINS = 0.2, 0.6  # K_P and K_I: half the rejections and the error of K_I = 1, for a tenth more steps
+_GAINS = 0.2, 0.6, 0.9  # K_P, K_I and s: half the rejections and the error of K_I = 1, for a tenth more steps
 _LOOK_EVERY = 8  # attempts between looks at whose steps are lost
 _FINEST = 16.0 * 2.0**-52  # of the largest time: a shorter step is lost in its rounding
 
@@ -137,8 +138,8 @@ class _Search:
     ) -> None:
         count = len(x)
         self._plan, self._stages, self._wanted, self._record = plan, stages, wanted, record
-        self._control = plan.controller.filled(*_GAINS)
-        self._remembers = self._control.remembers
+        self._control = plan.controller
+        self._steering = plan.controller.steering(plan.pair.estimate_order, _GAINS)
         self._finest = _FINEST * max(abs(plan.first), abs(plan.last))
         self._deadline = math.inf if plan.max_seconds is None else time.perf_counter() + plan.max_seconds
         # Of the whole batch.
@@ -147,6 +148,8 @@ class _Search:
         self._outcome = torch.zeros(4, count, dtype=torch.int64, device=x.device)
         self.tape: list[_Accepted] = []
         self.attempt = 0
+        # Numbers and states of those that were left out.
+        self._gone: list[tuple[Tensor, Tensor]] = []
         # Of those on their way: what they share is two tensors, so that to pack them is two copies.
         numbers = torch.zeros(6, count, dtype=torch.int64, device=x.device)
         numbers[0] = torch.arange(count, device=x.device)
@@ -166,55 +169,59 @@ class _Search:
 
     def run(self) -> None:
         """Until all have ended."""
-        plan, going = self._plan, len(self._left)
-        lost = ~self._work.slopes[0].isfinite().all(1)
+        plan, self._going = self._plan, len(self._left)
+        lost = ~self._work.slope.isfinite().all(1)
         if bool(lost.any()):
             self._bad.masked_fill_(lost, Status.NON_FINITE)
-            going = self._pack()
-        while going:
+            self._going = self._pack()
+        while self._going:
             if self.attempt >= plan.max_steps or time.perf_counter() > self._deadline:
                 limit = Status.STEP_LIMIT if self.attempt >= plan.max_steps else Status.TIME_LIMIT
                 self._bad.masked_fill_(self._left > 0.0, limit)
                 break
             self._try()
             on = int(torch.count_nonzero(self._left))
-            if on < going:
+            if on < self._going:
                 self._ended.masked_fill_((self._left == 0.0) & (self._ended == 0), self.attempt)
-            going = on
+            self._going = on
             if self._worth_packing(on):
-                going = self._pack()
+                self._going = self._pack()
             if plan.report:
-                plan.report(len(self.final) - going)
-        self._keep(torch.arange(len(self._left), device=self._left.device))
+                plan.report(len(self.final) - self._going)
+        self._gone.append((self._numbers, self._work.x))
+        self._settle()
 
     def _worth_packing(self, on: int) -> bool:
         still = len(self._left) - on
         if still == 0 or on == 0:
             return False
         width = self._work.x.shape[1]
-        return self._plan.eager or still >= on or still * width >= max(_WORTH, on * width // 8)
+        worth = _WORTH_HALF if still >= on else max(_WORTH, on * width // 8)
+        return self._plan.eager or still * width >= worth
 
     def _try(self) -> None:
         """One attempt of all; who has arrived takes a step of length zero."""
-        work, left, h, control = self._work, self._left, self._h, self._control
+        work, left, h = self._work, self._left, self._h
         self.attempt += 1
         work.step(left, h)
-        error = control.log(self._shared(work.errors(h)))
-        accept = None
-        if float(error.max()) > 0.0:
-            accept = error <= 0.0
-        factor = control.factor((error, self._last, self._older), accept, self._plan.pair.estimate_order)
+        error = self._shared(work.errors()).log_().clamp_(-LARGEST, LARGEST)
+        worst = float(error.max())
+        if math.isnan(worst):
+            error.nan_to_num_(LARGEST)
+        refuse = None if worst <= 0.0 else error > 0.0
         if self._queue is not None or self._record:
-            self._look(accept)
-        wish = h * factor
-        if accept is not None:
-            self._refused.add_((left > 0.0).bitwise_and_(error > 0.0))
-            h.mul_(accept)
-        left.sub_(h)
-        work.advance(accept)
-        if self._remembers:
-            self._older.copy_(self._last if accept is None else torch.where(accept, self._last, self._older))
-            self._last.copy_(error if accept is None else torch.where(accept, error, self._last))
+            self._look(refuse)
+        wish = self._steering.factor((error, self._last, self._older), refuse).mul_(h)
+        if refuse is None:
+            left.sub_(h)
+        else:
+            self._refused.add_(refuse if self._going == len(left) else refuse & (left > 0.0))
+            torch.where(refuse, left, left - h, out=left)
+        work.advance(refuse)
+        if self._steering.memory > 1:
+            _replace(self._older, self._last, refuse)
+        if self._steering.memory:
+            _replace(self._last, error, refuse)
         torch.minimum(wish, left, out=h)
         if self.attempt % _LOOK_EVERY == 0 and bool((lost := (wish < self._finest) & (left > 0.0)).any()):
             self._bad.masked_fill_(lost, Status.STEP_UNDERFLOW)
@@ -227,7 +234,7 @@ class _Search:
         if self._control.first is not None:
             return left.clamp(max=self._control.first)
         self._asked += 1
-        x, slope = work.x, work.slopes[0]
+        x, slope = work.x, work.slope
         scale = x.abs().mul_(self._control.rtol).add_(self._control.atol).clamp_(min=torch.finfo(x.dtype).tiny)
 
         def size(v: Tensor) -> Tensor:
@@ -251,10 +258,10 @@ class _Search:
             return norms
         return norms.square().mean().sqrt().expand_as(norms).clone()
 
-    def _look(self, accept: Tensor | None) -> None:
+    def _look(self, refuse: Tensor | None) -> None:
         """See the samples at those of their times that the step passes, and write down the step."""
         moving = self._h > 0.0
-        rows = (moving if accept is None else moving & accept).nonzero()[:, 0]
+        rows = (moving if refuse is None else moving & ~refuse).nonzero()[:, 0]
         left, h = self._left[rows], self._h[rows]
         views = [] if self._queue is None else self._views(rows, left, h)
         if self._record:
@@ -263,10 +270,10 @@ class _Search:
             return
         seen = views[0].rows
         at = rows[seen]
-        x, slopes = self._work.x[at], [slope[at] for slope in self._work.slopes]
-        slopes = self._stages.completed(x, slopes, left[seen], h[seen])
+        x, moves = self._work.x[at], list(self._work.moves[:, at])
+        moves = self._stages.completed(x, moves, left[seen], h[seen])
         self._looks[at] += 1
-        _see(self._stages, self.between, views, (self._sample[rows], x, slopes, h))
+        _see(self._stages, self.between, views, (self._sample[rows], x, moves))
 
     def _views(self, rows: Tensor, left: Tensor, h: Tensor) -> list[_View]:
         """Which times are passed, one of every sample at a time; the samples of the first are those of all."""
@@ -286,8 +293,8 @@ class _Search:
     def _pack(self) -> int:
         """Leave out who has ended."""
         going = (self._left > 0.0) & (self._bad == Status.SUCCESS)
-        self._keep((~going).nonzero()[:, 0])
-        rows = going.nonzero()[:, 0]
+        gone, rows = (~going).nonzero()[:, 0], going.nonzero()[:, 0]
+        self._gone.append((self._numbers.index_select(1, gone), self._work.x.index_select(0, gone)))
         self._work = self._work.select(rows)
         self._unpack(self._numbers.index_select(1, rows), self._reals.index_select(1, rows))
         if self._queue is not None:
@@ -299,12 +306,13 @@ class _Search:
         self._sample, self._due, self._refused, self._looks, self._ended, self._bad = numbers.unbind(0)
         self._left, self._h, self._last, self._older = reals.unbind(0)
 
-    def _keep(self, rows: Tensor) -> None:
-        """What became of some samples."""
-        sample, due, refused, looks, ended, bad = self._numbers.index_select(1, rows).unbind(0)
-        x = self._work.x.index_select(0, rows)
+    def _settle(self) -> None:
+        """Write down what became of everyone."""
+        numbers, states = zip(*self._gone, strict=True)
+        sample, due, refused, looks, ended, bad = torch.cat(numbers, 1).unbind(0)
+        x = torch.cat(states)
         tried = torch.where((ended == 0) & (bad != Status.NON_FINITE), self.attempt, ended)
-        stages, extra = len(self._work.slopes) - 1, len(self._plan.pair.extra)
+        stages, extra = self._plan.pair.size - 1, len(self._plan.pair.extra)
         evaluations = looks.mul_(extra).add_(tried, alpha=stages).add_(self._asked)
         self._outcome[:, sample] = torch.stack([bad, tried, refused, evaluations])
         self.final[sample] = x
@@ -315,15 +323,20 @@ class _Search:
             self.between[:, sample] = torch.where(missed, x, self.between[:, sample])
 
 
-def _see(
-    stages: Stages, between: Tensor, views: list[_View], step: tuple[Tensor, Tensor, list[Tensor], Tensor]
-) -> Tensor:
-    """Write down the states inside a step; ``step`` holds all who took it, and of those seen states and slopes."""
-    sample, x, slopes, h = step
+def _replace(memory: Tensor, new: Tensor, refuse: Tensor | None) -> None:
+    if refuse is None:
+        memory.copy_(new)
+    else:
+        torch.where(refuse, memory, new, out=memory)
+
+
+def _see(stages: Stages, between: Tensor, views: list[_View], step: tuple[Tensor, Tensor, list[Tensor]]) -> Tensor:
+    """Write down the states inside a step; ``step`` holds all who took it, and of those seen states and moves."""
+    sample, x, moves = step
     seen = views[0].rows
     for view in views:
         of = torch.searchsorted(seen, view.rows)
-        states = stages.inside(x[of], [slope[of] for slope in slopes], h[view.rows], view.part)
+        states = stages.inside(x[of], [move[of] for move in moves], view.part)
         at = (view.due, sample[view.rows])
         between = between.index_put(at, states) if torch.is_grad_enabled() else between.index_put_(at, states)
     return between
@@ -334,11 +347,11 @@ def _again(stages: Stages, x: Tensor, slope: Tensor, tape: list[_Accepted], betw
     for sample, left, h, views in tape:
         everyone = len(sample) == len(x)
         before, first = (x, slope) if everyone else (x[sample], slope[sample])
-        after, slopes = stages.step(before, first, left, h)
+        after, slope_after, moves = stages.step(before, first, left, h)
         if views:
             seen = views[0].rows
-            some = stages.completed(before[seen], [k[seen] for k in slopes], left[seen], h[seen])
-            between = _see(stages, between, views, (sample, before[seen], some, h))
+            some = stages.completed(before[seen], [move[seen] for move in moves], left[seen], h[seen])
+            between = _see(stages, between, views, (sample, before[seen], some))
         x = after if everyone else x.index_copy(0, sample, after)
-        slope = slopes[-1] if everyone else slope.index_copy(0, sample, slopes[-1])
+        slope = slope_after if everyone else slope.index_copy(0, sample, slope_after)
     return x, between
