@@ -29,7 +29,7 @@ import sdekit as sk
 from sdekit.dynamics import SDE
 
 BATCH, FINE, SEED = 256, 2**11, 7
-TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
+TOLERANCES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 PathOf = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Increments and Lévy areas between times, shape (N, B, 1) each."""
 WEIGHTS, MEANS, SCALES = (0.3, 0.7), (-0.8, 0.6), (0.3, 0.2)
@@ -241,7 +241,7 @@ def rows(rounds: int) -> Iterator[dict[str, Any]]:
         if importlib.util.find_spec("diffrax"):
             runs[f"diffrax {task.diffrax}"] = diffrax_runs(task)
         for who, run in runs.items():
-            for tol in TOLERANCES[:5] if who.startswith("torchsde") else TOLERANCES:
+            for tol in TOLERANCES:
                 run(task, tol)  # whatever is compiled is compiled
                 outcomes = [run(task, tol) for _ in range(rounds)]
                 best = min(outcomes, key=lambda o: o.seconds)

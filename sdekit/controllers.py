@@ -50,10 +50,11 @@ class PID:
         proportional: K_P; where it is left out, 0 on a Brownian tree, and 0.2 for Runge–Kutta pairs.
         integral: K_I; where it is left out, 0.05 on a Brownian tree, and 0.6 for Runge–Kutta pairs.
         derivative: K_D.
-        safety: s; where it is left out, 0.95 on a Brownian tree, and 0.9 for Runge–Kutta pairs.
+        safety: s, above f_min; where it is left out, 0.95 on a Brownian tree, and 0.9 for Runge–Kutta pairs.
         shrink: f_min, the least factor at a time.
         grow: f_max, the largest.
-        first: Length of the first step; found from the fields if left out.
+        first: Length of the first step; where it is left out, 1/128 of the interval on a Brownian tree, and found from
+            the field for Runge–Kutta pairs.
         norm: ``sample``, or for Runge–Kutta pairs ``batch``: one error, and so the same steps, for all samples. Then a
             sample is what it is among these others only.
 
@@ -76,7 +77,7 @@ class PID:
     def __post_init__(self) -> None:
         if min(self.rtol, self.atol) < 0.0 or self.rtol + self.atol == 0.0:
             raise SdekitError(f"Tolerances are positive; got rtol = {self.rtol:g}, atol = {self.atol:g}.")
-        if self.integral is not None and self.integral <= 0.0:
+        if self.integral is not None and not self.integral > 0.0:
             raise SdekitError(f"Without an integral gain a step finds no tolerance; got integral = {self.integral:g}.")
         safety = 0.9 if self.safety is None else self.safety
         if not 0.0 < self.shrink < safety <= 1.0 < self.grow:

@@ -250,13 +250,14 @@ def test_a_refused_step_is_followed_by_shorter_ones():
     from sdekit.steppers import registry
 
     attempt = Attempt(GBM, registry.get("sri1w1"), PID(1e-6, 1e-6), backwards=False)
-    start, length = torch.zeros(9, dtype=torch.float64), torch.ones(9, dtype=torch.float64)
+    start, end = torch.zeros(2, 9, dtype=torch.float64)
+    ticks = torch.full((9,), 1 << 40)
     judged = attempt.judge(
-        *(start, length, ones(9), tree(9).increment(0.0, 1.0)),
-        *(torch.ones(9, dtype=torch.bool), (length, 1e3 * length), []),
+        *(start, end + 1.0, ones(9), tree(9).increment(0.0, 1.0)),
+        *(torch.ones(9, dtype=torch.bool), (ticks, 1e3 * ticks.double()), []),
     )
     assert not bool(judged.accept.any())
-    torch.testing.assert_close(judged.wanted, torch.full_like(length, 0.95), rtol=1e-15, atol=0.0)
+    assert judged.wanted.tolist() == [0.95 * 2.0**40] * 9
 
 
 @pytest.mark.certify

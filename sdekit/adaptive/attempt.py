@@ -17,7 +17,8 @@ from sdekit.steppers.base import EmbeddedMethod
 from sdekit.typing import Inside
 
 # K_P, K_I and s. Errors of single steps are noise, and steps that follow it are of unequal lengths for nothing: that
-# takes twice the attempts to the same accuracy. Aimed at is s^(k / K_I) = 0.2: one step in a hundred is refused.
+# takes twice the attempts to the same accuracy. Aimed at is s^(k / K_I), 0.2 for k = 3/2: of a hundred steps one is
+# refused.
 _GAINS = 0.0, 0.05, 0.95
 
 
@@ -94,7 +95,7 @@ class Attempt:
             error = error.masked_fill(~samples_inside(self.inside, after), torch.inf)
         accept = may & (error <= 0.0)
         # A tree seldom has a step of the length that is wanted: control is of the error that such a one would have.
-        length, wanted = lengths
+        length, wanted = lengths[0].double(), lengths[1]
         error = error + self.steering.order * (wanted / length).log()
         longer = wanted * self.steering.factor([error, *memory], ~accept)
         shorter = torch.minimum(longer, self.steering.safety * length)  # factors are bounded from below

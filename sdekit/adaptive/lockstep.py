@@ -3,8 +3,8 @@ r"""Attempts as one graph: what ``solve(..., controller=, compile=True)`` does.
 A sample stands on a node of its tree. Whatever it does next follows from that node and from the later halves of those
 above it, one a level, which were drawn when their whole was cut: if the node is longer than the step that is wanted, it
 is cut, and the sample stands on its first half; if the step is accepted, the sample goes on to the later half that
-begins where the step ended. So every sample has a column of pending halves, and needs one draw a step, where a rejected
-step is cut like any other. The path is that of :class:`~sdekit.brownian.Walk`.
+begins where the step ended. So every sample has a column of pending halves, and a path needs one draw a step, where a
+rejected step is cut like any other. The path is that of :class:`~sdekit.brownian.Walk`.
 
 All samples do the same in a round: who stands on a node that is too long cuts it, twice at most, and who then stands
 on one that is short enough attempts a step. Who has to cut three times waits for the next round, so that a step takes
