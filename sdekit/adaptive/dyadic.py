@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple, final
 
 import torch
@@ -192,12 +193,16 @@ class Journey:
         """The times asked for, in a clock that runs forwards."""
         return [-t for t in self.times] if self.attempt.backwards else list(self.times)
 
+    @cached_property
+    def _ahead(self) -> Tensor:
+        """The same, and none after them."""
+        return torch.tensor([*self._asked, torch.inf], dtype=torch.float64, device=self.tree.keys.device)
+
     def _look(self, on: _Travellers, accept: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, list[_View]]:
         """Which times the steps pass: how many of them are behind every row now, and from where they are seen."""
         if not self.times:
             return on.due, []
-        asked = torch.tensor([*self._asked, torch.inf], dtype=torch.float64, device=on.x.device)
-        due, views = on.due, []
+        asked, due, views = self._ahead, on.due, []
         while len(rows := (accept & (asked[due] <= end)).nonzero()[:, 0]):
             views.append(_View(on.sample[rows], due[rows], start[rows], asked[due[rows]], on.x[rows]))
             due = due.index_add(0, rows, torch.ones_like(rows))
@@ -288,8 +293,7 @@ class _Together:
         due, rows = starts.isfinite().nonzero(as_tuple=True)
         if not len(due):
             return made, []
-        asked = torch.tensor(self.journey._asked, dtype=torch.float64, device=due.device)
-        return made, [_View(on.sample[rows], due, starts[due, rows], asked[due], before[due, rows])]
+        return made, [_View(on.sample[rows], due, starts[due, rows], self.journey._ahead[due], before[due, rows])]
 
     def count(self, attempts: int) -> None:
         """What the graphs asked for."""
