@@ -12,7 +12,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import sdekit as sk
-from sdekit.adaptive import ode
+from sdekit.adaptive import ode, stages
 from sdekit.adaptive.stages import Stages, Workspace
 from sdekit.controllers import PID
 from sdekit.quantile_map import quantile_flow
@@ -224,6 +224,21 @@ def test_a_sample_is_the_same_alone_and_in_any_batch(stepper, dtype):
         assert all(torch.equal(few.diagnostics[k], many.diagnostics[k][some]) for k in few.diagnostics)
 
 
+@pytest.mark.parametrize("stepper", PAIRS)
+def test_wide_states_take_the_steps_of_narrow_ones(stepper):
+    """A number, and as many copies as are no longer spread out: the same errors, refusals and states to rounding, alone
+    and among others to the last bit."""
+    brusque = sk.sde(lambda t, x: torch.sin(4.0 * x) - 0.2 * x * x * x)
+    x, how = torch.linspace(-3.0, 3.0, 65, dtype=torch.float64)[:, None], {"controller": PID(1e-4, 1e-5)}
+    wide = x.repeat(1, 2 * stages._NARROW)
+    narrow, many = (sk.solve(brusque, start, [0.0, 3.0], stepper, **how) for start in (x, wide))
+    assert int(many.diagnostics["rejected"].max()) > 0
+    assert all(torch.equal(many.diagnostics[k], narrow.diagnostics[k]) for k in narrow.diagnostics)
+    torch.testing.assert_close(many.final, narrow.final.expand_as(wide), rtol=0.0, atol=1e-11)
+    for some in ([3], [60, 5, 33], [*range(20, 50)]):
+        assert torch.equal(sk.solve(brusque, wide[some], [0.0, 3.0], stepper, **how).final, many.final[some])
+
+
 def test_a_norm_over_the_batch_would_be_seen():
     x = swings()
     how = {"controller": PID(1e-4, 1e-5, norm="batch")}
@@ -262,6 +277,21 @@ def test_no_field_is_asked_outside_the_interval(stepper, ends):
     low, high = watched.span
     assert low >= min(ends)
     assert high <= max(ends)
+
+
+def test_no_rounding_of_the_whole_way_leaves_the_interval():
+    """Of two thousand intervals, each both ways, one in six would be left by last ∓ |last − first|."""
+    pair, event = sk.STEPPERS["dopri5"].pair, torch.Size([1])
+    outside, draw = 0, torch.Generator().manual_seed(0)
+    for a, b in torch.randn(2000, 2, generator=draw, dtype=torch.float64).tolist():
+        for first, last in ((a, b), (b, a)):
+            whole = Stages(PENDULUM, pair, first, last, event)
+            start = float(whole.times_(torch.tensor(whole.span, dtype=torch.float64)))
+            assert min(a, b) <= start <= max(a, b)
+            assert abs(start - first) <= 1e-15
+            naive = last + abs(last - first) if first > last else last - abs(last - first)
+            outside += not min(a, b) <= naive <= max(a, b)
+    assert outside > 100, outside
 
 
 def test_a_time_outside_would_be_seen():

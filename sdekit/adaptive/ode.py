@@ -138,7 +138,6 @@ class _Search:
     ) -> None:
         count = len(x)
         self._plan, self._stages, self._wanted, self._record = plan, stages, wanted, record
-        self._control = plan.controller
         self._steering = plan.controller.steering(plan.pair.estimate_order, _GAINS)
         self._finest = _FINEST * max(abs(plan.first), abs(plan.last))
         self._deadline = math.inf if plan.max_seconds is None else time.perf_counter() + plan.max_seconds
@@ -230,12 +229,12 @@ class _Search:
 
     def _first_steps(self) -> Tensor:
         """Where to begin."""
-        left, work, stages, pair = self._left, self._work, self._stages, self._plan.pair
-        if self._control.first is not None:
-            return left.clamp(max=self._control.first)
+        left, work, stages, control = self._left, self._work, self._stages, self._plan.controller
+        if control.first is not None:
+            return left.clamp(max=control.first)
         self._asked += 1
         x, slope = work.x, work.slope
-        scale = x.abs().mul_(self._control.rtol).add_(self._control.atol).clamp_(min=torch.finfo(x.dtype).tiny)
+        scale = x.abs().mul_(control.rtol).add_(control.atol).clamp_(min=torch.finfo(x.dtype).tiny)
 
         def size(v: Tensor) -> Tensor:
             return self._shared(torch.linalg.vector_norm(v / scale, dim=1).double() / x.shape[1] ** 0.5)
@@ -246,7 +245,7 @@ class _Search:
         moved = torch.addcmul(x, stages.signed(trial, x), slope)
         bend = size(stages.field(stages.times_(left - trial), moved) - slope) / trial
         worst = torch.maximum(speed, bend)
-        best = worst.reciprocal().mul_(_TRIAL).log_().div_(pair.estimate_order).exp_()
+        best = worst.reciprocal().mul_(_TRIAL).log_().div_(self._plan.pair.estimate_order).exp_()
         best = torch.where(worst <= 1e-15 / stages.span, torch.clamp(trial * 1e-3, min=1e-6 * stages.span), best)
         # Nothing is known of a field that answers NaN near its start: as short a step as finds out.
         best = torch.where(best.isfinite() & (trial > 0.0), best, 1e-6 * stages.span)
